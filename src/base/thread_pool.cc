@@ -1,0 +1,75 @@
+#include "base/thread_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+namespace leat {
+
+ThreadPool::~ThreadPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+    jobs_.clear();
+  }
+  wake_.notify_all();
+  for (std::thread& t : threads_) t.join();
+}
+
+void ThreadPool::Submit(std::function<void()> job) {
+  const std::lock_guard lock(mutex_);
+  if (closing_) return;
+  jobs_.push_back(std::move(job));
+  if (sleeping_ >= jobs_.size()) {
+    wake_.notify_one();
+  } else if (threads_.size() < max_threads_) {
+    threads_.emplace_back([this] { Run(); });
+  }
+}
+
+std::size_t ThreadPool::queued() const {
+  const std::lock_guard lock(mutex_);
+  return jobs_.size();
+}
+
+void ThreadPool::Wait() {
+  std::unique_lock lock(mutex_);
+  idle_.wait(lock, [&] { return jobs_.empty() && running_ == 0; });
+}
+
+void ThreadPool::Run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    while (jobs_.empty() && !closing_) {
+      ++sleeping_;
+      wake_.wait(lock);
+      --sleeping_;
+    }
+    if (jobs_.empty()) return;
+    std::function<void()> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    ++running_;
+    lock.unlock();
+    job();
+    job = nullptr;
+    lock.lock();
+    --running_;
+    if (jobs_.empty() && running_ == 0) idle_.notify_all();
+  }
+}
+
+void ParallelFor(std::size_t count, std::size_t threads, const std::function<bool(std::size_t)>& body) {
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> stop{false};
+  const auto work = [&] {
+    for (std::size_t i; !stop && (i = next.fetch_add(1)) < count;) {
+      if (!body(i)) stop = true;
+    }
+  };
+  std::vector<std::thread> others;
+  for (std::size_t i = 1; i < std::min(threads, count); ++i) others.emplace_back(work);
+  work();
+  for (std::thread& t : others) t.join();
+}
+
+}  // namespace leat

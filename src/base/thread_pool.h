@@ -1,0 +1,50 @@
+// A bounded pool of threads that run blocking jobs (decision: no coroutines, no futures).
+#ifndef LEAT_BASE_THREAD_POOL_H_
+#define LEAT_BASE_THREAD_POOL_H_
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace leat {
+
+/// Threads are started when there is work for them, up to `max_threads`, and live as long as the pool. Thread-safe.
+/// The destructor drops what has not begun and waits for what has.
+class ThreadPool {
+ public:
+  explicit ThreadPool(std::size_t max_threads) : max_threads_(max_threads) {}
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  /// Jobs begin in the order in which they were submitted. A job must not throw.
+  void Submit(std::function<void()> job);
+  /// Jobs that have not begun.
+  std::size_t queued() const;
+  /// Returns when nothing is queued or running.
+  void Wait();
+
+ private:
+  void Run();
+
+  const std::size_t max_threads_;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_, idle_;
+  std::deque<std::function<void()>> jobs_;
+  std::vector<std::thread> threads_;
+  std::size_t sleeping_ = 0;
+  std::size_t running_ = 0;
+  bool closing_ = false;
+};
+
+/// Runs body(i) for 0 <= i < count on up to `threads` threads, the calling one among them; returns when all are done.
+/// Stops handing out further i after body returned false.
+void ParallelFor(std::size_t count, std::size_t threads, const std::function<bool(std::size_t)>& body);
+
+}  // namespace leat
+
+#endif  // LEAT_BASE_THREAD_POOL_H_

@@ -1,0 +1,122 @@
+#include "digest/digest.h"
+
+#include <isa-l/crc.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <xxhash.h>
+
+namespace leat::digest {
+
+struct Hasher::State {
+  Kind kind = Kind::kMd5;
+  EVP_MD_CTX* evp = nullptr;
+  std::uint32_t crc = 0;
+  ~State() { EVP_MD_CTX_free(evp); }
+};
+
+namespace {
+
+const EVP_MD* MdOf(Kind kind) {
+  switch (kind) {
+    case Kind::kMd5: return EVP_md5();
+    case Kind::kSha1: return EVP_sha1();
+    case Kind::kSha256: return EVP_sha256();
+    case Kind::kCrc32c: break;
+  }
+  return nullptr;
+}
+
+const unsigned char* Raw(std::span<const std::byte> data) { return reinterpret_cast<const unsigned char*>(data.data()); }
+
+}  // namespace
+
+Hasher::Hasher(Kind kind) : state_(std::make_unique<State>()) {
+  state_->kind = kind;
+  if (const EVP_MD* md = MdOf(kind)) {
+    state_->evp = EVP_MD_CTX_new();
+    EVP_DigestInit_ex(state_->evp, md, nullptr);
+  }
+}
+Hasher::~Hasher() = default;
+Hasher::Hasher(Hasher&&) noexcept = default;
+Hasher& Hasher::operator=(Hasher&&) noexcept = default;
+
+void Hasher::Update(std::span<const std::byte> data) {
+  if (state_->evp != nullptr) {
+    EVP_DigestUpdate(state_->evp, data.data(), data.size());
+  } else {
+    state_->crc = Crc32c(data, state_->crc);
+  }
+}
+
+std::string Hasher::Finish() {
+  if (state_->evp != nullptr) {
+    std::string out(EVP_MAX_MD_SIZE, '\0');
+    unsigned int size = 0;
+    EVP_DigestFinal_ex(state_->evp, reinterpret_cast<unsigned char*>(out.data()), &size);
+    out.resize(size);
+    return out;
+  }
+  std::string out;
+  for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>((state_->crc >> shift) & 0xff);
+  return out;
+}
+
+Sha256 HashSha256(std::span<const std::byte> data) {
+  Sha256 out;
+  EVP_Digest(data.data(), data.size(), reinterpret_cast<unsigned char*>(out.data()), nullptr, EVP_sha256(), nullptr);
+  return out;
+}
+
+std::string HmacSha256(std::string_view key, std::string_view data) {
+  std::string out(32, '\0');
+  unsigned int size = 0;
+  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
+       data.size(), reinterpret_cast<unsigned char*>(out.data()), &size);
+  return out;
+}
+
+std::uint64_t Xxh3(std::span<const std::byte> data) { return XXH3_64bits(data.data(), data.size()); }
+
+std::uint32_t Crc32c(std::span<const std::byte> data, std::uint32_t before) {
+  // ISA-L takes an int length and leaves both inversions to the caller.
+  std::uint32_t crc = ~before;
+  while (!data.empty()) {
+    const std::size_t n = std::min<std::size_t>(data.size(), 1u << 30);
+    crc = crc32_iscsi(const_cast<unsigned char*>(Raw(data)), static_cast<int>(n), crc);
+    data = data.subspan(n);
+  }
+  return ~crc;
+}
+
+std::string Base64Encode(std::span<const std::byte> data) {
+  std::string out((data.size() + 2) / 3 * 4 + 1, '\0');
+  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), Raw(data), static_cast<int>(data.size()));
+  out.resize(static_cast<std::size_t>(n));
+  return out;
+}
+
+std::optional<std::string> Base64Decode(std::string_view text) {
+  if (text.size() % 4 != 0) return std::nullopt;
+  std::string out(text.size() / 4 * 3 + 1, '\0');
+  const int n = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
+  if (n < 0) return std::nullopt;
+  auto size = static_cast<std::size_t>(n);
+  if (text.ends_with("==")) size -= 2;
+  else if (text.ends_with("=")) size -= 1;
+  out.resize(size);
+  return out;
+}
+
+std::string_view KindName(Kind kind) {
+  switch (kind) {
+    case Kind::kMd5: return "MD5";
+    case Kind::kSha1: return "SHA-1";
+    case Kind::kSha256: return "SHA-256";
+    case Kind::kCrc32c: return "CRC32C";
+  }
+  return "digest";
+}
+
+}  // namespace leat::digest

@@ -1,0 +1,63 @@
+// Makes snapshots: from a listing, or entry by entry.
+#ifndef LEAT_SNAPSHOT_BUILDER_H_
+#define LEAT_SNAPSHOT_BUILDER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "snapshot/snapshot.h"
+#include "store/object_store.h"
+
+namespace leat::snapshot {
+
+/// Keys that no file system can hold, and were left out.
+struct LeftOut {
+  std::uint64_t count = 0;
+  std::string first_key;   ///< the least, in byte order
+  std::string first_why;   ///< "a file that is also a folder", "a name of 300 bytes", "an empty path component", ...
+};
+
+/// Collects entries in any order and writes the snapshot. Not thread-safe.
+class Builder {
+ public:
+  /// `prefix`: "" or ends with '/'.
+  Builder(std::string store_identity, std::string prefix);
+  ~Builder();
+
+  /// `info.key` begins with the prefix. A later entry of the same key replaces the earlier. Keys that end in '/' are folders.
+  /// kCorrupt for a key outside the prefix; kUnsupported beyond 2^31 entries.
+  Status Add(const store::ObjectInfo& info);
+  /// Writes it to `fd` (empty, writable; synced only when `sync`). Entries that cannot be files are left out and told in
+  /// `left_out`. The builder is empty afterwards.
+  Status WriteTo(int fd, bool sync, LeftOut* left_out);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct ListingOptions {
+  std::size_t threads = 8;
+  /// A snapshot of the same source from an earlier day (may be null): its key ranges are listed side by side once the first page
+  /// has come back truncated.
+  std::shared_ptr<const Snapshot> hint;
+  /// Called now and then with what has been listed so far; from several threads, one at a time.
+  std::function<void(std::uint64_t objects)> on_progress;
+};
+
+/// Lists everything below `prefix` into `builder`: the first page alone (a small folder costs one request); if it came back
+/// truncated, the key range is split among `threads`, and split again where one has nothing left to do, so that a flat prefix of
+/// a million keys is listed side by side too. kCorrupt for a listing out of order, outside the prefix, or that does not advance
+/// (an endless one); kNotFound when there is nothing below the prefix.
+Status BuildFromListing(store::ObjectStore& store, std::string_view prefix, const ListingOptions& options, const CallContext& ctx,
+                        Builder& builder);
+
+}  // namespace leat::snapshot
+
+#endif  // LEAT_SNAPSHOT_BUILDER_H_

@@ -1,0 +1,2 @@
+#include <expected>
+int main(){}
