@@ -16,10 +16,14 @@ ThreadPool::~ThreadPool() {
   for (std::thread& t : threads_) t.join();
 }
 
-void ThreadPool::Submit(std::function<void()> job) {
+void ThreadPool::Enqueue(std::function<void()> job, bool first) {
   const std::lock_guard lock(mutex_);
   if (closing_) return;
-  jobs_.push_back(std::move(job));
+  if (first) {
+    jobs_.push_front(std::move(job));
+  } else {
+    jobs_.push_back(std::move(job));
+  }
   if (sleeping_ >= jobs_.size()) {
     wake_.notify_one();
   } else if (threads_.size() < max_threads_) {

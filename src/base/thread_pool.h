@@ -8,6 +8,7 @@
 #include <functional>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace leat {
@@ -22,13 +23,16 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   /// Jobs begin in the order in which they were submitted. A job must not throw.
-  void Submit(std::function<void()> job);
+  void Submit(std::function<void()> job) { Enqueue(std::move(job), false); }
+  /// Before all that have not begun: for what somebody waits for.
+  void SubmitFirst(std::function<void()> job) { Enqueue(std::move(job), true); }
   /// Jobs that have not begun.
   std::size_t queued() const;
   /// Returns when nothing is queued or running.
   void Wait();
 
  private:
+  void Enqueue(std::function<void()> job, bool first);
   void Run();
 
   const std::size_t max_threads_;
