@@ -45,13 +45,16 @@ struct HttpRequest {
   Headers headers = {};
   /// Borrowed for the call.
   std::span<const std::byte> body = {};
-  /// Called once, before the first byte of a 2xx body, on the calling thread. An error ends the request with it.
+  /// Called once, when the headers of a 2xx answer are complete and before the first byte of its body (also if there is
+  /// none), on the calling thread. An error ends the request with it.
   std::function<Status(const HttpResponse&)> on_response = {};
   /// Takes the 2xx body piece by piece, on the calling thread, straight from the receive buffer. An error ends the
   /// request with it. Without a sink the body goes to HttpResponse::body, of at most `max_body` bytes.
   std::function<Status(std::span<const std::byte>)> sink = {};
   std::size_t max_body = 64 << 20;
-  /// Redirects that are followed; the request's headers are sent again only to the same host.
+  /// Redirects that are followed, for GET and HEAD, and 307 and 308 for any method; what lies beyond is the caller's answer.
+  /// The request's headers are sent again only to the same scheme, host and port; elsewhere none but Range, If-*, Accept*
+  /// and User-Agent.
   int max_redirects = 0;
   /// A PEM file that replaces the system's certificate authorities; empty: the system's.
   std::string ca_file = {};
