@@ -12,8 +12,8 @@
 
 namespace leat::store {
 
-/// Counts of requests and bytes. All relaxed atomics and no pointers: it may lie in memory shared by processes (zeroed memory is
-/// a valid value).
+/// Counts of requests and bytes. All relaxed atomics and no pointers: it may lie in memory shared
+/// by processes (zeroed memory is a valid value).
 struct RequestCounts {
   std::atomic<std::uint64_t> gets{0}, heads{0}, lists{0}, puts{0}, deletes{0};
   std::atomic<std::uint64_t> retries{0}, failures{0};
@@ -23,22 +23,26 @@ struct RequestCounts {
 };
 
 struct RetryPolicy {
-  std::chrono::milliseconds first_delay{100};  ///< doubles, with jitter of +-50 %, ...
-  std::chrono::milliseconds max_delay{10'000}; ///< ... up to this
-  std::chrono::milliseconds total{120'000};    ///< from the first failure on; then the last error is returned
+  std::chrono::milliseconds first_delay{100};   ///< doubles, with jitter of +-50 %, ...
+  std::chrono::milliseconds max_delay{10'000};  ///< ... up to this
+  std::chrono::milliseconds total{
+      120'000};  ///< from the first failure on; then the last error is returned
   int max_attempts = 1000;
 };
 
-/// Repeats what failed with a retryable code (base/error.h says which), on the clock given. A read goes on where it broke off,
-/// pinned to the version that its first answer had, so that the sink sees every byte once. A server's Retry-After, handed up in
-/// RetryAfterHint, is respected. `policy` is asked at every failure, so that it may be changed while calls are under way.
+/// Repeats what failed with a retryable code (base/error.h says which), on the clock given. A read
+/// goes on where it broke off, pinned to the version that its first answer had, so that the sink
+/// sees every byte once. A server's Retry-After, handed up in RetryAfterHint, is respected.
+/// `policy` is asked at every failure, so that it may be changed while calls are under way.
 /// `counts` (may be null) gets the retries. All outlive the store.
-std::unique_ptr<ObjectStore> MakeRetrying(std::unique_ptr<ObjectStore> inner, const RetryPolicy* policy, Clock& clock,
+std::unique_ptr<ObjectStore> MakeRetrying(std::unique_ptr<ObjectStore> inner,
+                                          const RetryPolicy* policy, Clock& clock,
                                           RequestCounts* counts);
 /// Counts each call and the bytes it moved.
 std::unique_ptr<ObjectStore> MakeCounted(std::unique_ptr<ObjectStore> inner, RequestCounts* counts);
 
-/// Set by a driver on the calling thread when the server said how long to wait; read and cleared by MakeRetrying.
+/// Set by a driver on the calling thread when the server said how long to wait; read and cleared by
+/// MakeRetrying.
 void SetRetryAfterHint(std::chrono::milliseconds wait);
 std::chrono::milliseconds TakeRetryAfterHint();
 

@@ -18,23 +18,30 @@
 
 namespace leat::store {
 
-/// Which bytes a key holds, as the store tells them apart. A value. At least one of the two is set for a stored object,
-/// but for HTTP servers that give neither.
+/// Which bytes a key holds, as the store tells them apart. A value. At least one of the two is set
+/// for a stored object, but for HTTP servers that give neither.
 struct Version {
-  std::string etag;        ///< as the store sent it, quotes removed; a weak one keeps its W/
-  std::string version_id;  ///< where the bucket keeps versions and the request named or returned one
+  std::string etag;  ///< as the store sent it, quotes removed; a weak one keeps its W/
+  std::string
+      version_id;  ///< where the bucket keeps versions and the request named or returned one
 
   bool weak() const { return etag.starts_with("W/"); }
   bool empty() const { return etag.empty() && version_id.empty(); }
   bool operator==(const Version&) const = default;
 };
+/// "etag "9a…"", "version 7Kd…" or "no version": for messages, long ones shortened.
+std::string NameOf(const Version& version);
+/// Whether an object at `now` is what was pinned as `wanted`: where both name a version id and no
+/// etag, by that; else by etag.
+bool SameVersion(const Version& wanted, const Version& now);
 
 struct ObjectInfo {
   std::string key;
   std::uint64_t size = 0;
   std::optional<std::chrono::system_clock::time_point> modified;
   Version version;
-  /// A digest of the whole object that the store vouches for; only Stat and Read give it (Read: see ReadOptions).
+  /// A digest of the whole object that the store vouches for; only Stat and Read give it (Read: see
+  /// ReadOptions).
   std::optional<digest::Expected> expected;
   bool archived = false;  ///< must be restored before it can be read (Glacier)
 };
@@ -42,21 +49,30 @@ struct ObjectInfo {
 /// What a store can do, as positive facts.
 struct Capabilities {
   bool list = false;
-  bool ranges = false;           ///< offset and length of a read are honoured
-  bool versions = false;         ///< version_id can be read
-  bool conditional_read = false; ///< if_version is checked by the server, not by us on the answer's headers
+  bool ranges = false;    ///< offset and length of a read are honoured
+  bool versions = false;  ///< version_id can be read
+  bool conditional_read =
+      false;  ///< if_version is checked by the server, not by us on the answer's headers
   bool put = false;
+  /// The store is asked for it. Whether it keeps the promise when two writers meet is for a probe
+  /// to find out (decision 10).
   bool put_if_absent = false;
+  /// Any bytes that a URL can carry are a key. Without it only what is a relative path is: no
+  /// empty, "." or ".." component, no
+  /// '/' at either end, no component over 255 bytes, and no key below another key.
+  bool any_key = false;
 };
 
 struct ReadOptions {
   std::uint64_t offset = 0;
   /// Bytes at most; to the object's end by default.
   std::uint64_t length = UINT64_MAX;
-  /// Only these bytes: an object that has been replaced meanwhile is kConflict (the message names both versions).
+  /// Only these bytes: an object that has been replaced meanwhile is kConflict (the message names
+  /// both versions).
   Version if_version = {};
-  /// Called before the first byte with what the response says of the object (size: of the whole object; expected: filled only
-  /// for reads from offset 0 to the end). An error ends the read with it.
+  /// Called before the first byte with what the response says of the object (size: of the whole
+  /// object; expected: filled only for reads from offset 0 to the end). An error ends the read with
+  /// it.
   std::function<Status(const ObjectInfo&)> on_info = {};
 };
 /// Takes bytes in order, on the calling thread; an error ends the read with it.
@@ -77,46 +93,55 @@ struct PutOptions {
   bool if_absent = false;  ///< kConflict when the key exists
 };
 
-/// A flat namespace of immutable-until-replaced byte strings: one bucket, container, folder or web server.
+/// A flat namespace of immutable-until-replaced byte strings: one bucket, container, folder or web
+/// server.
 ///
-/// Drivers are thread-safe, block the calling thread, make one request a call (and what following a redirect or a renewal of
-/// credentials needs), hold no cache and retry nothing: retries, counts and fault injection are ObjectStores wrapped around an
-/// ObjectStore. Every driver and decorator passes the conformance suite (store/conformance.h). Keys are bytes, taken literally.
+/// Drivers are thread-safe, block the calling thread, make one request a call (and what following a
+/// redirect or a renewal of credentials needs), hold no cache and retry nothing: retries, counts
+/// and fault injection are ObjectStores wrapped around an ObjectStore. Every driver and decorator
+/// passes the conformance suite (testing/conformance.h). Keys are bytes, taken literally.
 ///
-/// Errors: kNotFound (key or bucket missing), kConflict (if_version, if_absent), kDenied, kInvalid, kUnavailable (worth another
-/// try), kCorrupt (the answer is not what was asked for), kUnsupported, kCancelled, kDeadline. Messages begin with the object's
-/// URL and hold no secret.
+/// Errors: kNotFound (key or bucket missing), kConflict (if_version, if_absent), kDenied, kInvalid,
+/// kUnavailable (worth another try), kCorrupt (the answer is not what was asked for), kUnsupported,
+/// kCancelled, kDeadline. Messages begin with the object's URL and hold no secret.
 class ObjectStore {
  public:
   virtual ~ObjectStore() = default;
 
-  /// For messages, logs and cache identities: "s3://bucket", "https://host". Stable; never contains a secret.
+  /// For messages, logs and cache identities: "s3://bucket", "https://host". Stable; never contains
+  /// a secret.
   virtual std::string_view Describe() const = 0;
   /// Tells apart equal names on different servers: "https://minio.lab:9000 s3://bucket".
   virtual std::string_view Identity() const = 0;
   virtual Capabilities capabilities() const = 0;
 
   /// `version_id`: of that version; empty: of the newest.
-  virtual Result<ObjectInfo> Stat(std::string_view key, std::string_view version_id, const CallContext& ctx) = 0;
-  /// Delivers the range to `sink`. An offset at or beyond the end delivers nothing. Fewer bytes than the object has in the range
-  /// is an error (kUnavailable when the connection broke; what was delivered until then is right).
-  virtual Status Read(std::string_view key, const ReadOptions& options, const Sink& sink, const CallContext& ctx) = 0;
+  virtual Result<ObjectInfo> Stat(std::string_view key, std::string_view version_id,
+                                  const CallContext& ctx) = 0;
+  /// Delivers the range to `sink`. An offset at or beyond the end delivers nothing. Fewer bytes
+  /// than the object has in the range is an error (kUnavailable when the connection broke; what was
+  /// delivered until then is right).
+  virtual Status Read(std::string_view key, const ReadOptions& options, const Sink& sink,
+                      const CallContext& ctx) = 0;
   /// One page of the keys that begin with `prefix`.
-  virtual Result<ListPage> List(std::string_view prefix, const ListOptions& options, const CallContext& ctx) = 0;
+  virtual Result<ListPage> List(std::string_view prefix, const ListOptions& options,
+                                const CallContext& ctx) = 0;
   /// Readers see the old object or the whole new one, never a part.
-  virtual Result<Version> Put(std::string_view key, std::span<const std::byte> body, const PutOptions& options,
-                              const CallContext& ctx) = 0;
+  virtual Result<Version> Put(std::string_view key, std::span<const std::byte> body,
+                              const PutOptions& options, const CallContext& ctx) = 0;
   /// Succeeds whether or not the object existed.
   virtual Status Remove(std::string_view key, const CallContext& ctx) = 0;
 
-  /// "s3://bucket/key", with unprintable bytes escaped: for messages.
-  std::string UrlOf(std::string_view key) const;
+  /// "s3://bucket/key", with unprintable bytes escaped: for messages. Never contains a secret, even
+  /// where the key does (the query of a presigned URL). A decorator asks the store that it is
+  /// around.
+  virtual std::string UrlOf(std::string_view key) const;
 };
 
-/// Fills `out` from options.offset (options.length is ignored); returns how many bytes were there, fewer than out.size() only at
-/// the end of the object.
-Result<std::size_t> ReadInto(ObjectStore& store, std::string_view key, std::span<std::byte> out, ReadOptions options,
-                             const CallContext& ctx);
+/// Fills `out` from options.offset (options.length is ignored); returns how many bytes were there,
+/// fewer than out.size() only at the end of the object.
+Result<std::size_t> ReadInto(ObjectStore& store, std::string_view key, std::span<std::byte> out,
+                             ReadOptions options, const CallContext& ctx);
 
 }  // namespace leat::store
 

@@ -10,7 +10,8 @@
 namespace leat::store::memory {
 
 /// Keeps every version of every object; etags are MD5s. Lists pages of `page_size`.
-std::unique_ptr<ObjectStore> MakeMemoryStore(std::string name = "mem://bucket", std::size_t page_size = 1000);
+std::unique_ptr<ObjectStore> MakeMemoryStore(std::string name = "mem://bucket",
+                                             std::size_t page_size = 1000);
 
 }  // namespace leat::store::memory
 

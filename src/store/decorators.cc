@@ -1,0 +1,272 @@
+#include "store/decorators.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <utility>
+
+namespace leat::store {
+namespace {
+
+using std::chrono::milliseconds;
+
+thread_local milliseconds t_retry_after{0};
+
+/// `delay` times something between 0.5 and 1.5, so that clients that failed together do not come
+/// back together.
+milliseconds WithJitter(milliseconds delay) {
+  thread_local std::minstd_rand random{std::random_device{}()};
+  const std::int64_t ms = delay.count();
+  if (ms <= 0) return milliseconds(0);
+  return milliseconds(
+      std::uniform_int_distribution<std::int64_t>(ms - ms / 2, ms + ms / 2)(random));
+}
+
+/// What one call knows of its failures so far.
+class Attempts {
+ public:
+  Attempts(const RetryPolicy* policy, Clock& clock, RequestCounts* counts, const CallContext& ctx)
+      : policy_(policy), clock_(clock), counts_(counts), ctx_(ctx) {
+    TakeRetryAfterHint();
+  }
+
+  /// Waits before the next attempt; or says why there is none.
+  Status AfterFailure(Error error) {
+    const milliseconds hint = TakeRetryAfterHint();
+    if (!IsRetryable(error.code())) return std::unexpected(std::move(error));
+    const RetryPolicy policy = *policy_;
+    const auto now = CallContext::Clock::now();
+    if (failures_++ == 0) first_failure_ = now;
+    const milliseconds step =
+        std::min(policy.max_delay, policy.first_delay * (std::int64_t{1} << doublings_));
+    doublings_ = std::min(doublings_ + 1, 20);
+    const milliseconds delay = std::max(WithJitter(step), hint);
+    // The time that we asked the clock to wait counts as asked, so that a test's clock bounds it
+    // too.
+    const auto spent = std::max(now - first_failure_, CallContext::Clock::duration(waited_));
+    if (failures_ >= policy.max_attempts || spent + delay > policy.total) {
+      if (failures_ == 1) return std::unexpected(std::move(error));
+      return Fail(error.code(),
+                  error.message() + " (tried " + std::to_string(failures_) + " times)");
+    }
+    if (!clock_.Sleep(delay, ctx_)) {
+      return Fail(
+          ctx_.cancelled() ? Errc::kCancelled : Errc::kDeadline,
+          (ctx_.cancelled() ? "cancelled after: " : "out of time after: ") + error.message());
+    }
+    waited_ += delay;
+    if (counts_ != nullptr) counts_->retries.fetch_add(1, std::memory_order_relaxed);
+    return {};
+  }
+
+  /// The server is working again: begin with short delays anew (the total goes on).
+  void Progressed() { doublings_ = 0; }
+  int failures() const { return failures_; }
+
+ private:
+  const RetryPolicy* const policy_;
+  Clock& clock_;
+  RequestCounts* const counts_;
+  const CallContext& ctx_;
+  int failures_ = 0;
+  int doublings_ = 0;
+  CallContext::Clock::time_point first_failure_;
+  milliseconds waited_{0};
+};
+
+class Retrying final : public ObjectStore {
+ public:
+  Retrying(std::unique_ptr<ObjectStore> inner, const RetryPolicy* policy, Clock& clock,
+           RequestCounts* counts)
+      : inner_(std::move(inner)), policy_(policy), clock_(clock), counts_(counts) {}
+
+  std::string_view Describe() const override { return inner_->Describe(); }
+  std::string_view Identity() const override { return inner_->Identity(); }
+  Capabilities capabilities() const override { return inner_->capabilities(); }
+  std::string UrlOf(std::string_view key) const override { return inner_->UrlOf(key); }
+
+  Result<ObjectInfo> Stat(std::string_view key, std::string_view version_id,
+                          const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner_->Stat(key, version_id, ctx); });
+  }
+  Result<ListPage> List(std::string_view prefix, const ListOptions& options,
+                        const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner_->List(prefix, options, ctx); });
+  }
+  Status Remove(std::string_view key, const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner_->Remove(key, ctx); });
+  }
+
+  Result<Version> Put(std::string_view key, std::span<const std::byte> body,
+                      const PutOptions& options, const CallContext& ctx) override {
+    Attempts attempts(policy_, clock_, counts_, ctx);
+    for (;;) {
+      auto done = inner_->Put(key, body, options, ctx);
+      if (done) return done;
+      if (options.if_absent && attempts.failures() > 0 && done.error().code() == Errc::kConflict) {
+        // An attempt whose answer was lost may have been the one that created it.
+        if (auto ours = VersionIfHolds(key, body, ctx)) return *std::move(ours);
+      }
+      LEAT_RETURN_IF_ERROR(attempts.AfterFailure(std::move(done).error()));
+    }
+  }
+
+  Status Read(std::string_view key, const ReadOptions& options, const Sink& sink,
+              const CallContext& ctx) override {
+    Attempts attempts(policy_, clock_, counts_, ctx);
+    ReadOptions rest = options;
+    std::uint64_t delivered = 0;
+    std::optional<std::uint64_t> size;  // what the first answer said of the object
+    bool caller_failed = false;
+    rest.on_info = [&](const ObjectInfo& info) -> Status {
+      if (size) {
+        if (*size == info.size) return {};
+        return Fail(Errc::kConflict, UrlOf(key) + " was replaced while it was read (" +
+                                         std::to_string(*size) + " bytes are now " +
+                                         std::to_string(info.size) + ")");
+      }
+      size = info.size;
+      if (rest.if_version.empty()) rest.if_version = info.version;
+      if (!options.on_info) return {};
+      auto status = options.on_info(info);
+      caller_failed = !status;
+      return status;
+    };
+    const Sink counting = [&](std::span<const std::byte> piece) -> Status {
+      auto status = sink(piece);
+      caller_failed = !status;
+      delivered += piece.size();
+      return status;
+    };
+    for (std::uint64_t before = 0;; before = delivered) {
+      auto done = inner_->Read(key, rest, counting, ctx);
+      if (done || caller_failed) return done;
+      if (size && options.offset <= *size &&
+          delivered >= std::min(options.length, *size - options.offset)) {
+        return {};  // it broke after the last byte
+      }
+      if (delivered > before) attempts.Progressed();
+      if (delivered > 0 && rest.if_version.empty()) {
+        return Fail(std::move(done), "reading cannot go on at byte " +
+                                         std::to_string(options.offset + delivered) +
+                                         " because the server names no version");
+      }
+      LEAT_RETURN_IF_ERROR(attempts.AfterFailure(std::move(done).error()));
+      rest.offset = options.offset + delivered;
+      if (options.length != UINT64_MAX) rest.length = options.length - delivered;
+    }
+  }
+
+ private:
+  template <typename Call>
+  auto Repeat(const CallContext& ctx, const Call& call) -> decltype(call()) {
+    Attempts attempts(policy_, clock_, counts_, ctx);
+    for (;;) {
+      auto done = call();
+      if (done) return done;
+      LEAT_RETURN_IF_ERROR(attempts.AfterFailure(std::move(done).error()));
+    }
+  }
+
+  std::optional<Version> VersionIfHolds(std::string_view key, std::span<const std::byte> body,
+                                        const CallContext& ctx) {
+    std::size_t same = 0;
+    Version version;
+    ReadOptions options;
+    options.on_info = [&](const ObjectInfo& info) -> Status {
+      version = info.version;
+      return info.size == body.size() ? Status{} : Fail(Errc::kConflict, "another size");
+    };
+    const auto status = inner_->Read(
+        key, options,
+        [&](std::span<const std::byte> piece) -> Status {
+          if (piece.size() > body.size() - same ||
+              std::memcmp(piece.data(), body.data() + same, piece.size()) != 0) {
+            return Fail(Errc::kConflict, "other bytes");
+          }
+          same += piece.size();
+          return {};
+        },
+        ctx);
+    if (!status || same != body.size()) return std::nullopt;
+    return version;
+  }
+
+  const std::unique_ptr<ObjectStore> inner_;
+  const RetryPolicy* const policy_;
+  Clock& clock_;
+  RequestCounts* const counts_;
+};
+
+class Counted final : public ObjectStore {
+ public:
+  Counted(std::unique_ptr<ObjectStore> inner, RequestCounts* counts)
+      : inner_(std::move(inner)), counts_(*counts) {}
+
+  std::string_view Describe() const override { return inner_->Describe(); }
+  std::string_view Identity() const override { return inner_->Identity(); }
+  Capabilities capabilities() const override { return inner_->capabilities(); }
+  std::string UrlOf(std::string_view key) const override { return inner_->UrlOf(key); }
+
+  Result<ObjectInfo> Stat(std::string_view key, std::string_view version_id,
+                          const CallContext& ctx) override {
+    Add(counts_.heads, 1);
+    return Outcome(inner_->Stat(key, version_id, ctx));
+  }
+  Status Read(std::string_view key, const ReadOptions& options, const Sink& sink,
+              const CallContext& ctx) override {
+    Add(counts_.gets, 1);
+    const Sink counting = [&](std::span<const std::byte> piece) -> Status {
+      Add(counts_.bytes_in, piece.size());
+      return sink(piece);
+    };
+    return Outcome(inner_->Read(key, options, counting, ctx));
+  }
+  Result<ListPage> List(std::string_view prefix, const ListOptions& options,
+                        const CallContext& ctx) override {
+    Add(counts_.lists, 1);
+    return Outcome(inner_->List(prefix, options, ctx));
+  }
+  Result<Version> Put(std::string_view key, std::span<const std::byte> body,
+                      const PutOptions& options, const CallContext& ctx) override {
+    Add(counts_.puts, 1);
+    Add(counts_.bytes_out, body.size());
+    return Outcome(inner_->Put(key, body, options, ctx));
+  }
+  Status Remove(std::string_view key, const CallContext& ctx) override {
+    Add(counts_.deletes, 1);
+    return Outcome(inner_->Remove(key, ctx));
+  }
+
+ private:
+  static void Add(std::atomic<std::uint64_t>& counter, std::uint64_t n) {
+    counter.fetch_add(n, std::memory_order_relaxed);
+  }
+  template <typename R>
+  R Outcome(R result) {
+    if (!result) Add(counts_.failures, 1);
+    return result;
+  }
+
+  const std::unique_ptr<ObjectStore> inner_;
+  RequestCounts& counts_;
+};
+
+}  // namespace
+
+std::unique_ptr<ObjectStore> MakeRetrying(std::unique_ptr<ObjectStore> inner,
+                                          const RetryPolicy* policy, Clock& clock,
+                                          RequestCounts* counts) {
+  return std::make_unique<Retrying>(std::move(inner), policy, clock, counts);
+}
+
+std::unique_ptr<ObjectStore> MakeCounted(std::unique_ptr<ObjectStore> inner,
+                                         RequestCounts* counts) {
+  return std::make_unique<Counted>(std::move(inner), counts);
+}
+
+void SetRetryAfterHint(milliseconds wait) { t_retry_after = wait; }
+milliseconds TakeRetryAfterHint() { return std::exchange(t_retry_after, milliseconds(0)); }
+
+}  // namespace leat::store
