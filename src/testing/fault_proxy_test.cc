@@ -220,7 +220,7 @@ TEST_F(FaultProxyTest, TrickleSendsAtItsRate) {
   Begin();
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(AskWith("action=trickle rate=50 bytes=2").body, "0123456789");
-  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(120));
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(90));
 }
 
 TEST_F(FaultProxyTest, DelayComesBeforeTheAnswer) {
