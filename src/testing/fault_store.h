@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "store/object_store.h"
@@ -20,7 +21,7 @@ enum class Op : std::uint8_t { kAny, kStat, kRead, kList, kPut, kRemove };
 /// One thing that goes wrong, `times` times, after `skip` calls of that kind went well.
 struct Fault {
   Op op = Op::kAny;
-  std::string key;  ///< only calls for this key (or prefix to list); empty: any
+  std::string key = {};  ///< only calls for this key (or prefix to list); empty: any
   int skip = 0;
   int times = 1;
   /// What the call fails with; unset: it does not fail (but see below).
@@ -53,7 +54,13 @@ class FaultStore final : public store::ObjectStore {
   ~FaultStore() override;
 
   void Add(Fault fault);
-  void FailNext(Op op, Errc code, int times = 1) { Add({.op = op, .times = times, .code = code}); }
+  void FailNext(Op op, Errc code, int times = 1) {
+    Fault fault;
+    fault.op = op;
+    fault.times = times;
+    fault.code = code;
+    Add(std::move(fault));
+  }
   /// Lets every stalled call go on.
   void Release();
   /// Blocks until `n` calls are stalled.
