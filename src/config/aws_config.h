@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 
@@ -16,6 +17,8 @@ namespace leat::config {
 /// How variables are looked up: a map in tests, getenv in main. Empty values count as unset.
 using Environment = std::function<std::optional<std::string>(std::string_view name)>;
 Environment ProcessEnvironment();
+/// A leading "~/" replaced by HOME, where that is set.
+std::string ExpandHome(const Environment& env, std::string_view path);
 
 /// Both files merged (credentials over config), by profile. A value. Nested settings ("s3 =\n  addressing_style = path") are
 /// keyed "s3.addressing_style"; "services" sections are followed into "services.s3.endpoint_url".
@@ -24,12 +27,19 @@ class AwsConfig {
   /// AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE, else the files in $HOME/.aws. A missing file is empty; one that cannot
   /// be read or parsed is an error that names file and line.
   static Result<AwsConfig> Load(const Environment& env);
+  /// The two files' contents; `config_name` and `credentials_name` are for messages.
+  static Result<AwsConfig> Parse(std::string_view config, std::string_view config_name, std::string_view credentials,
+                                 std::string_view credentials_name);
 
+  std::vector<std::string> Profiles() const;  ///< names, sorted
   bool HasProfile(std::string_view profile) const;
+  /// `key` in lower case. Empty values count as unset.
   std::optional<std::string> Get(std::string_view profile, std::string_view key) const;
 
   /// `wanted` (a mount option) if not empty, else AWS_PROFILE, AWS_DEFAULT_PROFILE, "default".
   static std::string ProfileName(const Environment& env, std::string_view wanted);
+  /// kInvalid when ProfileName's is not there; the message names those that are. "default" need not be.
+  Status CheckProfile(std::string_view profile) const;
 
  private:
   std::map<std::string, std::map<std::string, std::string, std::less<>>, std::less<>> profiles_;
