@@ -10,16 +10,19 @@ namespace leat {
 
 Result<std::uint64_t> ParseSize(std::string_view text) {
   const auto bad = [&] {
-    return Fail(Errc::kInvalid, fmt::format("\"{}\" is not a size (use 500M, 10G, 10Gi ...)", text));
+    return Fail(Errc::kInvalid,
+                fmt::format("\"{}\" is not a size (use 500M, 10G, 10Gi ...)", text));
   };
   double value = 0;
-  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
+  const auto [end, ec] =
+      std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
   if (ec != std::errc{} || value < 0 || !std::isfinite(value)) return bad();
   std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
   if (!unit.empty() && unit.back() == 'B') unit.remove_suffix(1);
   double factor = 1;
   if (!unit.empty()) {
-    const std::size_t power = std::string_view("KMGT").find(unit.front() == 'k' ? 'K' : unit.front());
+    const std::size_t power =
+        std::string_view("KMGT").find(unit.front() == 'k' ? 'K' : unit.front());
     if (power == std::string_view::npos) return bad();
     unit.remove_prefix(1);
     if (!unit.empty() && unit != "i") return bad();

@@ -16,7 +16,8 @@ inline constexpr std::uint64_t kKiB = 1024;
 inline constexpr std::uint64_t kMiB = 1024 * kKiB;
 inline constexpr std::uint64_t kGiB = 1024 * kMiB;
 
-/// "5Gi" = 5 * 2^30, "5G" = 5 * 10^9, "512" = 512; K M G T and Ki Mi Gi Ti, optionally with a trailing B, and decimals
+/// "5Gi" = 5 * 2^30, "5G" = 5 * 10^9, "512" = 512; K M G T and Ki Mi Gi Ti, optionally with a
+/// trailing B, and decimals
 /// ("1.5Gi"). kInvalid for anything else, for a negative number, and for what 64 bits cannot hold.
 Result<std::uint64_t> ParseSize(std::string_view text);
 /// "9.1 MB", "1.0 GB": base 10, one decimal; below 1 kB "312 B".

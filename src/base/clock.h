@@ -1,4 +1,5 @@
-// The seam through which code that waits or compares times gets the time, so that tests need not sleep.
+// The seam through which code that waits or compares times gets the time, so that tests need not
+// sleep.
 #ifndef LEAT_BASE_CLOCK_H_
 #define LEAT_BASE_CLOCK_H_
 

@@ -1,4 +1,5 @@
-// Errors are values: every fallible function returns Result<T> or Status, and nothing throws across a folder.
+// Errors are values: every fallible function returns Result<T> or Status, and nothing throws across
+// a folder.
 #ifndef LEAT_BASE_ERROR_H_
 #define LEAT_BASE_ERROR_H_
 
@@ -32,7 +33,8 @@ constexpr bool IsRetryable(Errc c) { return c == Errc::kUnavailable; }
 /// "not found", "access denied" ...; for logs.
 std::string_view ErrcName(Errc c);
 
-/// A failure: a code to branch on and a sentence for people (no trailing full stop, never a secret).
+/// A failure: a code to branch on and a sentence for people (no trailing full stop, never a
+/// secret).
 class [[nodiscard]] Error {
  public:
   Error(Errc code, std::string message) : code_(code), message_(std::move(message)) {}
@@ -71,15 +73,16 @@ std::unexpected<Error> FailErrno(int err, std::string_view doing);
 #define LEAT_CONCAT_(a, b) a##b
 #define LEAT_CONCAT(a, b) LEAT_CONCAT_(a, b)
 /// Returns from the enclosing function when `expr` (a Result or Status) failed.
-#define LEAT_RETURN_IF_ERROR(expr)                                            \
-  if (auto leat_status_ = (expr); !leat_status_) [[unlikely]]                 \
+#define LEAT_RETURN_IF_ERROR(expr)                            \
+  if (auto leat_status_ = (expr); !leat_status_) [[unlikely]] \
   return std::unexpected(std::move(leat_status_).error())
 /// LEAT_ASSIGN_OR_RETURN(auto x, Compute());
 #define LEAT_ASSIGN_OR_RETURN(lhs, expr) \
   LEAT_ASSIGN_OR_RETURN_(LEAT_CONCAT(leat_result_, __LINE__), lhs, expr)
-#define LEAT_ASSIGN_OR_RETURN_(tmp, lhs, expr)                                \
-  auto tmp = (expr);                                                          \
-  if (!tmp) [[unlikely]] return std::unexpected(std::move(tmp).error());      \
+#define LEAT_ASSIGN_OR_RETURN_(tmp, lhs, expr)      \
+  auto tmp = (expr);                                \
+  if (!tmp) [[unlikely]]                            \
+    return std::unexpected(std::move(tmp).error()); \
   lhs = std::move(*tmp)
 
 #endif  // LEAT_BASE_ERROR_H_

@@ -7,14 +7,15 @@
 
 namespace leat {
 
-/// Writes "leat: <line>\n" to stderr in one write(2), so that lines of several processes do not mix. Thread-safe.
-/// Never pass a secret. Control characters are shown as \xNN: names of objects come from strangers.
+/// Writes "leat: <line>\n" to stderr in one write(2), so that lines of several processes do not
+/// mix. Thread-safe. Never pass a secret. Control characters are shown as \xNN: names of objects
+/// come from strangers.
 void Say(std::string_view line);
 /// As Say, but silent after SetQuiet(true): for summaries and progress, never for errors.
 void Note(std::string_view line);
 void SetQuiet(bool quiet);
-/// A live status line where stderr is a terminal (overwritten by the next one; "" removes it), a line every few
-/// seconds elsewhere. Silent after SetQuiet(true).
+/// A live status line where stderr is a terminal (overwritten by the next one; "" removes it), a
+/// line every few seconds elsewhere. Silent after SetQuiet(true).
 void Progress(std::string_view line);
 
 /// Debug lines, shown where LEAT_DEBUG is set.

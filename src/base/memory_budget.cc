@@ -12,9 +12,11 @@
 namespace leat {
 namespace {
 
-/// The smallest limit on the way from our cgroup up to the root (version 2, then 1); the machine's memory if none.
+/// The smallest limit on the way from our cgroup up to the root (version 2, then 1); the machine's
+/// memory if none.
 std::uint64_t MemoryOfThisProcess() {
-  auto limit = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  auto limit = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+               static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   const auto consider = [&](const std::string& path) {
     std::ifstream in(path);
     std::uint64_t bytes = 0;
@@ -29,7 +31,8 @@ std::uint64_t MemoryOfThisProcess() {
     const bool v2 = controllers.empty();
     if (!v2 && controllers.find("memory") == std::string::npos) continue;
     for (std::string group = line.substr(second + 1);; group.resize(group.rfind('/'))) {
-      consider(v2 ? "/sys/fs/cgroup" + group + "/memory.max" : "/sys/fs/cgroup/memory" + group + "/memory.limit_in_bytes");
+      consider(v2 ? "/sys/fs/cgroup" + group + "/memory.max"
+                  : "/sys/fs/cgroup/memory" + group + "/memory.limit_in_bytes");
       if (group.empty() || group.rfind('/') == std::string::npos) break;
     }
   }

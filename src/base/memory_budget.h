@@ -20,8 +20,8 @@ class MemoryBudget {
 
   /// Takes `bytes` if they are there at once: for readahead, which shrinks rather than waits.
   bool TryTake(std::uint64_t bytes);
-  /// Waits for them: for what a reader asked for. A single taking of more than the whole budget is let through when
-  /// nothing else is held. False when `ctx` was cancelled or expired.
+  /// Waits for them: for what a reader asked for. A single taking of more than the whole budget is
+  /// let through when nothing else is held. False when `ctx` was cancelled or expired.
   bool Take(std::uint64_t bytes, const CallContext& ctx);
   void Give(std::uint64_t bytes);
 
@@ -41,7 +41,9 @@ class MemoryHold {
   MemoryHold() = default;
   /// Adopts `bytes` that were taken from `budget` already.
   MemoryHold(MemoryBudget& budget, std::uint64_t bytes) : budget_(&budget), bytes_(bytes) {}
-  MemoryHold(MemoryHold&& other) noexcept : budget_(other.budget_), bytes_(other.bytes_) { other.bytes_ = 0; }
+  MemoryHold(MemoryHold&& other) noexcept : budget_(other.budget_), bytes_(other.bytes_) {
+    other.bytes_ = 0;
+  }
   MemoryHold& operator=(MemoryHold&& other) noexcept;
   ~MemoryHold() { Release(); }
   void Release();

@@ -62,7 +62,8 @@ void ThreadPool::Run() {
   }
 }
 
-void ParallelFor(std::size_t count, std::size_t threads, const std::function<bool(std::size_t)>& body) {
+void ParallelFor(std::size_t count, std::size_t threads,
+                 const std::function<bool(std::size_t)>& body) {
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stop{false};
   const auto work = [&] {

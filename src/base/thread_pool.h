@@ -13,8 +13,8 @@
 
 namespace leat {
 
-/// Threads are started when there is work for them, up to `max_threads`, and live as long as the pool. Thread-safe.
-/// The destructor drops what has not begun and waits for what has.
+/// Threads are started when there is work for them, up to `max_threads`, and live as long as the
+/// pool. Thread-safe. The destructor drops what has not begun and waits for what has.
 class ThreadPool {
  public:
   explicit ThreadPool(std::size_t max_threads) : max_threads_(max_threads) {}
@@ -45,9 +45,10 @@ class ThreadPool {
   bool closing_ = false;
 };
 
-/// Runs body(i) for 0 <= i < count on up to `threads` threads, the calling one among them; returns when all are done.
-/// Stops handing out further i after body returned false.
-void ParallelFor(std::size_t count, std::size_t threads, const std::function<bool(std::size_t)>& body);
+/// Runs body(i) for 0 <= i < count on up to `threads` threads, the calling one among them; returns
+/// when all are done. Stops handing out further i after body returned false.
+void ParallelFor(std::size_t count, std::size_t threads,
+                 const std::function<bool(std::size_t)>& body);
 
 }  // namespace leat
 

@@ -1,5 +1,5 @@
-// The node's cache of files by identity (design decision 8). It knows no store: a Fetcher brings what is missing.
-// docs/formats/cache.md is what lies on disk.
+// The node's cache of files by identity (design decision 8). It knows no store: a Fetcher brings
+// what is missing. docs/formats/cache.md is what lies on disk.
 #ifndef LEAT_CACHE_CACHE_H_
 #define LEAT_CACHE_CACHE_H_
 
@@ -53,9 +53,10 @@ class Fetcher {
  public:
   virtual ~Fetcher() = default;
   /// Delivers exactly [offset, offset + length) in order, or an error.
-  virtual Status Fetch(std::uint64_t offset, std::uint64_t length, const Sink& sink, const CallContext& ctx) = 0;
-  /// A digest of the whole file, once something has told it; the cache holds a completed large file to it. (Whole reads of
-  /// small files are checked by Fetch itself.)
+  virtual Status Fetch(std::uint64_t offset, std::uint64_t length, const Sink& sink,
+                       const CallContext& ctx) = 0;
+  /// A digest of the whole file, once something has told it; the cache holds a completed large file
+  /// to it. (Whole reads of small files are checked by Fetch itself.)
   virtual std::optional<digest::Expected> expected() const { return std::nullopt; }
 };
 
@@ -68,21 +69,22 @@ struct Data {
 /// Moved by whoever reads; zeroed memory is a valid value, so that it may be shared by processes.
 struct CacheCounts {
   std::atomic<std::uint64_t> hit_bytes{0}, miss_bytes{0};
-  std::atomic<std::uint64_t> dropped{0};       ///< blocks and small files whose checksum did not match
+  std::atomic<std::uint64_t> dropped{0};  ///< blocks and small files whose checksum did not match
   std::atomic<std::uint64_t> not_admitted{0};  ///< bytes that were fetched and found no room
   std::atomic<std::uint64_t> waited_ns{0};     ///< time that reads waited for bytes
 };
 
 struct CacheOptions {
-  std::string dir;                  ///< made when missing; empty: no disk, everything passes through memory
-  std::uint64_t limit_bytes = 0;    ///< 0: half of what is free and what the cache holds
-  std::uint64_t limit_inodes = 0;   ///< 0: likewise
-  MemoryBudget* budget = nullptr;   ///< outlives the cache; for what is not on disk
-  CacheCounts* counts = nullptr;    ///< outlives the cache; may be null
-  std::size_t fetch_threads = 16;   ///< of large files
+  std::string dir;  ///< made when missing; empty: no disk, everything passes through memory
+  std::uint64_t limit_bytes = 0;   ///< 0: half of what is free and what the cache holds
+  std::uint64_t limit_inodes = 0;  ///< 0: likewise
+  MemoryBudget* budget = nullptr;  ///< outlives the cache; for what is not on disk
+  CacheCounts* counts = nullptr;   ///< outlives the cache; may be null
+  std::size_t fetch_threads = 16;  ///< of large files
 };
 
-/// What a run's snapshot holds in the cache is not evicted while this lives (flock on leases/OWNER).
+/// What a run's snapshot holds in the cache is not evicted while this lives (flock on
+/// leases/OWNER).
 class Lease;
 class LargeFile;
 class Disk;
@@ -91,14 +93,17 @@ class Disk;
 struct CacheStat {
   std::string dir;
   std::uint64_t limit_bytes = 0, used_bytes = 0, inodes = 0;
-  std::uint64_t small_files = 0, segments = 0, large_files = 0, trees = 0, tree_bytes = 0, aside_bytes = 0;
+  std::uint64_t small_files = 0, segments = 0, large_files = 0, trees = 0, tree_bytes = 0,
+                aside_bytes = 0;
   std::uint64_t leased_bytes = 0;  ///< in use by running jobs
 };
 
-/// Thread-safe. Several processes of one user share a folder; every one of them may be killed at any moment.
+/// Thread-safe. Several processes of one user share a folder; every one of them may be killed at
+/// any moment.
 class Cache {
  public:
-  /// Never fails: where the folder cannot be used, the cache lives in memory and problem() says why.
+  /// Never fails: where the folder cannot be used, the cache lives in memory and problem() says
+  /// why.
   static std::unique_ptr<Cache> Open(CacheOptions options);
   ~Cache();
   Cache(const Cache&) = delete;
@@ -113,10 +118,12 @@ class Cache {
   /// The whole of a small file if it is here; no system call on what was seen before, no lock.
   std::optional<Data> FindSmall(const FileKey& key);
   /// The whole of a small file; fetched once however many threads and processes ask.
-  Result<Data> ReadSmall(const FileKey& key, Lease& lease, Fetcher& fetcher, const CallContext& ctx);
+  Result<Data> ReadSmall(const FileKey& key, Lease& lease, Fetcher& fetcher,
+                         const CallContext& ctx);
 
   /// A large file, whether anything of it is here or not. `fetcher` lives in the file.
-  std::shared_ptr<LargeFile> OpenLarge(const FileKey& key, std::shared_ptr<Lease> lease, std::unique_ptr<Fetcher> fetcher);
+  std::shared_ptr<LargeFile> OpenLarge(const FileKey& key, std::shared_ptr<Lease> lease,
+                                       std::unique_ptr<Fetcher> fetcher);
   /// Bytes of this file that are here, without opening it for good.
   std::uint64_t PresentBytes(const FileKey& key);
 
@@ -126,7 +133,8 @@ class Cache {
   /// The folder for published trees; empty without a disk.
   std::string trees_dir() const;
 
-  /// Ends what is under way (reads get kCancelled) and waits for large files that are being completed, a few seconds at most.
+  /// Ends what is under way (reads get kCancelled) and waits for large files that are being
+  /// completed, a few seconds at most.
   void Shutdown();
 
   static Result<CacheStat> Stat(const std::string& dir, std::uint64_t limit_bytes);
@@ -139,7 +147,8 @@ class Cache {
   class MemoryFiles;
 
   explicit Cache(CacheOptions options);
-  Result<Data> FetchSmall(const FileKey& key, Lease& lease, Fetcher& fetcher, const CallContext& ctx);
+  Result<Data> FetchSmall(const FileKey& key, Lease& lease, Fetcher& fetcher,
+                          const CallContext& ctx);
 
   CacheOptions options_;
   std::string problem_;
@@ -158,17 +167,19 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   ~LargeFile();
   std::uint64_t size() const { return key_.size; }
 
-  /// Begins to fetch what is missing of [offset, offset + length), in requests of at most `request` bytes; returns at once.
-  /// `demand`: somebody waits for it; else it gives way to what others wait for and to the memory budget.
+  /// Begins to fetch what is missing of [offset, offset + length), in requests of at most `request`
+  /// bytes; returns at once. `demand`: somebody waits for it; else it gives way to what others wait
+  /// for and to the memory budget.
   void Start(std::uint64_t offset, std::uint64_t length, std::uint64_t request, bool demand);
-  /// The bytes of [offset, offset + length) (within the file, at most 16 MiB), fetched where they are missing. One piece where
-  /// they are on disk, copied together where they are not.
+  /// The bytes of [offset, offset + length) (within the file, at most 16 MiB), fetched where they
+  /// are missing. One piece where they are on disk, copied together where they are not.
   Result<Data> Read(std::uint64_t offset, std::uint64_t length, const CallContext& ctx);
   /// Everything, checked against the expected digest where there is one.
   Status Complete(std::uint64_t request, const CallContext& ctx);
 
   bool complete() const;
-  /// A descriptor of the complete, synced and verified file, for the kernel to read from; -1 where it is not (yet) that.
+  /// A descriptor of the complete, synced and verified file, for the kernel to read from; -1 where
+  /// it is not (yet) that.
   int PassthroughFd();
   /// The path of the complete file in the cache; empty where there is none.
   std::string CompletePath();
@@ -177,25 +188,31 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   friend class Cache;
   struct Flight;
   struct OnDisk;
+  struct State;
 
-  LargeFile(Cache& cache, FileKey key, std::shared_ptr<Lease> lease, std::unique_ptr<Fetcher> fetcher);
+  LargeFile(Cache& cache, FileKey key, std::shared_ptr<Lease> lease,
+            std::unique_ptr<Fetcher> fetcher);
   std::uint64_t BlockBytes(std::uint64_t block) const;
+  OnDisk* disk() const;
+  /// Opens the file in the cache's folder; makes it when `make`. Null where there is none, or no
+  /// room.
+  OnDisk* UseDisk(bool make);
   bool Present(std::uint64_t block) const;
-  bool VerifyBlock(std::uint64_t block);
-  std::shared_ptr<Flight> FlightOf(std::uint64_t block);  // mutex held
+  /// Holds a present block to its checksum the first time it is used; one that fails is no longer
+  /// present.
+  bool Verify(std::uint64_t block);
+  std::shared_ptr<Flight> FlightOf(std::uint64_t block) const;  // mutex held
   void Run(const std::shared_ptr<Flight>& flight);
-  Status FetchRun(std::uint64_t first, std::uint64_t end, const CallContext& ctx);
-  void NoteProgress();
-  void Finalize();
-  std::shared_ptr<const void> MemoryBlock(std::uint64_t block, std::span<const std::byte>* bytes);
+  Status FetchMissing(Flight& flight);
+  Status FetchToDisk(OnDisk& on, std::uint64_t first, std::uint64_t end);
+  Status FetchToMemory(Flight& flight, std::uint64_t first, std::uint64_t end);
+  Status Finalize();
 
   Cache& cache_;
   const FileKey key_;
   const std::shared_ptr<Lease> lease_;
   const std::unique_ptr<Fetcher> fetcher_;
   const std::uint64_t blocks_;
-  std::unique_ptr<OnDisk> disk_;
-  struct State;
   std::unique_ptr<State> state_;
 };
 

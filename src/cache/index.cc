@@ -39,8 +39,14 @@ struct Index::Table {
   std::uint64_t mask = 0;
 
   Header& header() const { return *reinterpret_cast<Header*>(map.data()); }
-  Slot& slot(std::uint64_t i) const { return reinterpret_cast<Slot*>(map.data() + sizeof(Header))[i & mask]; }
+  Slot& slot(std::uint64_t i) const {
+    return reinterpret_cast<Slot*>(map.data() + sizeof(Header))[i & mask];
+  }
 };
+
+Index::Index(std::string path, std::function<bool(std::uint32_t)> alive)
+    : path_(std::move(path)), alive_(std::move(alive)) {}
+Index::~Index() = default;
 
 Result<std::unique_ptr<Index::Table>> Index::MapTable(const std::string& path) {
   static_assert(sizeof(Slot) == 32 && sizeof(Header) == 4096);
@@ -49,17 +55,21 @@ Result<std::unique_ptr<Index::Table>> Index::MapTable(const std::string& path) {
   struct stat st;
   if (::fstat(table->fd.get(), &st) != 0) return FailErrno(errno, path);
   const auto size = static_cast<std::uint64_t>(st.st_size);
-  if (size < sizeof(Header) + kFirstSlots * sizeof(Slot)) return Fail(Errc::kCorrupt, path + " is too short");
-  LEAT_ASSIGN_OR_RETURN(table->map, os::Mapping::OfFile(table->fd.get(), size, PROT_READ | PROT_WRITE));
+  if (size < sizeof(Header) + kFirstSlots * sizeof(Slot))
+    return Fail(Errc::kCorrupt, path + " is too short");
+  LEAT_ASSIGN_OR_RETURN(table->map,
+                        os::Mapping::OfFile(table->fd.get(), size, PROT_READ | PROT_WRITE));
   const std::uint64_t slots = table->header().slots;
-  if (table->header().magic != kMagic || (slots & (slots - 1)) != 0 || sizeof(Header) + slots * sizeof(Slot) != size) {
+  if (table->header().magic != kMagic || (slots & (slots - 1)) != 0 ||
+      sizeof(Header) + slots * sizeof(Slot) != size) {
     return Fail(Errc::kCorrupt, path + " is not an index of this version");
   }
   table->mask = slots - 1;
   return table;
 }
 
-Result<std::unique_ptr<Index::Table>> Index::MakeTable(const std::string& path, std::uint64_t slots) {
+Result<std::unique_ptr<Index::Table>> Index::MakeTable(const std::string& path,
+                                                       std::uint64_t slots) {
   ::unlink(path.c_str());
   auto table = std::make_unique<Table>();
   LEAT_ASSIGN_OR_RETURN(table->fd, os::Open(path, O_RDWR | O_CREAT | O_EXCL));
@@ -69,14 +79,16 @@ Result<std::unique_ptr<Index::Table>> Index::MakeTable(const std::string& path, 
     ::unlink(path.c_str());
     return FailErrno(err, path);
   }
-  LEAT_ASSIGN_OR_RETURN(table->map, os::Mapping::OfFile(table->fd.get(), size, PROT_READ | PROT_WRITE));
+  LEAT_ASSIGN_OR_RETURN(table->map,
+                        os::Mapping::OfFile(table->fd.get(), size, PROT_READ | PROT_WRITE));
   table->header().slots = slots;
   table->header().magic = kMagic;
   table->mask = slots - 1;
   return table;
 }
 
-Result<std::unique_ptr<Index>> Index::Open(const std::string& path, std::function<bool(std::uint32_t)> segment_alive) {
+Result<std::unique_ptr<Index>> Index::Open(const std::string& path,
+                                           std::function<bool(std::uint32_t)> segment_alive) {
   std::unique_ptr<Index> index(new Index(path, std::move(segment_alive)));
   if (!os::Exists(path)) {
     LEAT_ASSIGN_OR_RETURN(auto made, MakeTable(path + ".new", kFirstSlots));
@@ -104,11 +116,12 @@ std::optional<Place> Index::Find(const Identity& id) const {
     const Slot& slot = table.slot(i);
     const std::uint32_t segment = slot.segment.load(std::memory_order_acquire);
     if (segment == 0) return std::nullopt;
-    if (slot.id0.load(std::memory_order_relaxed) != id.word[0] || slot.id1.load(std::memory_order_relaxed) != id.word[1]) {
+    if (slot.id0.load(std::memory_order_relaxed) != id.word[0] ||
+        slot.id1.load(std::memory_order_relaxed) != id.word[1]) {
       continue;
     }
-    const Place place{segment, slot.offset.load(std::memory_order_relaxed), slot.size.load(std::memory_order_relaxed),
-                      i & table.mask};
+    const Place place{segment, slot.offset.load(std::memory_order_relaxed),
+                      slot.size.load(std::memory_order_relaxed), i & table.mask};
     std::atomic_thread_fence(std::memory_order_acquire);
     if (slot.segment.load(std::memory_order_relaxed) != segment || !alive_(segment)) continue;
     return place;
@@ -145,7 +158,11 @@ Status Index::Insert(const Identity& id, const Place& place) {
     LEAT_RETURN_IF_ERROR(Grow());
     table = table_.load(std::memory_order_acquire);
   }
-  if (!Put(*table, id, place, alive_)) return Fail(Errc::kNoSpace, "the cache's index is full");
+  if (Put(*table, id, place, alive_)) return {};
+  // After a power loss the count of filled slots may be too low.
+  LEAT_RETURN_IF_ERROR(Grow());
+  if (!Put(*table_.load(), id, place, alive_))
+    return Fail(Errc::kInternal, "the cache's index is full");
   return {};
 }
 
@@ -153,7 +170,8 @@ void Index::Remove(const Identity& id, const Place& place) {
   const Table& table = *table_.load(std::memory_order_acquire);
   Slot& slot = table.slot(place.slot);
   std::uint32_t expected = place.segment;
-  if (slot.id0.load(std::memory_order_relaxed) == id.word[0] && slot.id1.load(std::memory_order_relaxed) == id.word[1] &&
+  if (slot.id0.load(std::memory_order_relaxed) == id.word[0] &&
+      slot.id1.load(std::memory_order_relaxed) == id.word[1] &&
       slot.offset.load(std::memory_order_relaxed) == place.offset) {
     slot.segment.compare_exchange_strong(expected, UINT32_MAX);
   }
@@ -174,7 +192,8 @@ std::uint64_t Index::slots() const { return table_.load(std::memory_order_acquir
 void Index::Refresh() {
   const Table* table = table_.load(std::memory_order_acquire);
   if (table->header().superseded.load(std::memory_order_acquire) == 0) return;
-  // Should the larger table not be readable, the old one goes on to serve: entries are missing, none is wrong.
+  // Should the larger table not be readable, the old one goes on to serve: entries are missing,
+  // none is wrong.
   if (auto larger = MapTable(path_)) Use(std::move(*larger));
 }
 
@@ -188,7 +207,8 @@ Status Index::Grow() {
     const Slot& slot = old.slot(i);
     const std::uint32_t segment = slot.segment.load(std::memory_order_acquire);
     if (segment == 0 || !alive_(segment)) continue;
-    Put(*table, Identity{{slot.id0.load(), slot.id1.load()}}, Place{segment, slot.offset.load(), slot.size.load(), 0}, alive_);
+    Put(*table, Identity{{slot.id0.load(), slot.id1.load()}},
+        Place{segment, slot.offset.load(), slot.size.load(), 0}, alive_);
   }
   if (::fdatasync(table->fd.get()) != 0 || ::rename((path_ + ".new").c_str(), path_.c_str()) != 0) {
     return FailErrno(errno, "enlarging the cache's index");

@@ -21,20 +21,26 @@ namespace leat::cache {
 struct Place {
   std::uint32_t segment = 0;  ///< never 0, never used twice
   std::uint32_t offset = 0;
-  std::uint32_t size = 0;     ///< of the file
-  std::uint64_t slot = 0;     ///< for marks of this process (which were verified); changes when the table grows
+  std::uint32_t size = 0;  ///< of the file
+  std::uint64_t slot =
+      0;  ///< for marks of this process (which were verified); changes when the table grows
 };
 
-/// Lookups: no lock, no system call, any thread. Inserts: the caller holds a lock among threads and processes. A slot is published by
-/// the store of its segment number, last; a reader that meets a slot in change sees none. Nothing in it needs to be trusted: the
-/// record that a slot leads to names its file and carries the checksum of its bytes.
+/// Lookups: no lock, no system call, any thread. Inserts: the caller holds a lock among threads and
+/// processes. A slot is published by the store of its segment number, last; a reader that meets a
+/// slot in change sees none. Nothing in it needs to be trusted: the record that a slot leads to
+/// names its file and carries the checksum of its bytes.
 class Index {
  public:
   /// Opens or makes `path`. kCorrupt when it is something else.
-  static Result<std::unique_ptr<Index>> Open(const std::string& path, std::function<bool(std::uint32_t)> segment_alive);
+  static Result<std::unique_ptr<Index>> Open(const std::string& path,
+                                             std::function<bool(std::uint32_t)> segment_alive);
+
+  ~Index();
 
   std::optional<Place> Find(const Identity& id) const;
-  /// Replaces a dead or damaged entry of the same file. Grows the table (a new file under the same name) where it is 70 % full.
+  /// Replaces a dead or damaged entry of the same file. Grows the table (a new file under the same
+  /// name) where it is 70 % full.
   Status Insert(const Identity& id, const Place& place);
   /// Forgets one entry (its record turned out to be damaged), if it still leads to that place.
   void Remove(const Identity& id, const Place& place);
@@ -50,17 +56,19 @@ class Index {
   struct Header;
   struct Table;
 
-  Index(std::string path, std::function<bool(std::uint32_t)> alive) : path_(std::move(path)), alive_(std::move(alive)) {}
+  Index(std::string path, std::function<bool(std::uint32_t)> alive);
   static Result<std::unique_ptr<Table>> MapTable(const std::string& path);
   static Result<std::unique_ptr<Table>> MakeTable(const std::string& path, std::uint64_t slots);
   void Use(std::unique_ptr<Table> table);
   Status Grow();
-  static bool Put(Table& table, const Identity& id, const Place& place, const std::function<bool(std::uint32_t)>& alive);
+  static bool Put(Table& table, const Identity& id, const Place& place,
+                  const std::function<bool(std::uint32_t)>& alive);
 
   const std::string path_;
   const std::function<bool(std::uint32_t)> alive_;
-  std::mutex mutex_;                           // guards tables_
-  std::vector<std::unique_ptr<Table>> tables_; // readers may still be in an old one: they stay mapped
+  std::mutex mutex_;  // guards tables_
+  std::vector<std::unique_ptr<Table>>
+      tables_;  // readers may still be in an old one: they stay mapped
   std::atomic<Table*> table_{nullptr};
   std::atomic<std::uint64_t> generation_{0};
 };

@@ -20,15 +20,21 @@ namespace {
 
 const EVP_MD* MdOf(Kind kind) {
   switch (kind) {
-    case Kind::kMd5: return EVP_md5();
-    case Kind::kSha1: return EVP_sha1();
-    case Kind::kSha256: return EVP_sha256();
-    case Kind::kCrc32c: break;
+    case Kind::kMd5:
+      return EVP_md5();
+    case Kind::kSha1:
+      return EVP_sha1();
+    case Kind::kSha256:
+      return EVP_sha256();
+    case Kind::kCrc32c:
+      break;
   }
   return nullptr;
 }
 
-const unsigned char* Raw(std::span<const std::byte> data) { return reinterpret_cast<const unsigned char*>(data.data()); }
+const unsigned char* Raw(std::span<const std::byte> data) {
+  return reinterpret_cast<const unsigned char*>(data.data());
+}
 
 }  // namespace
 
@@ -60,27 +66,34 @@ std::string Hasher::Finish() {
     return out;
   }
   std::string out;
-  for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>((state_->crc >> shift) & 0xff);
+  for (int shift = 24; shift >= 0; shift -= 8)
+    out += static_cast<char>((state_->crc >> shift) & 0xff);
   return out;
 }
 
 Sha256 HashSha256(std::span<const std::byte> data) {
   Sha256 out;
-  EVP_Digest(data.data(), data.size(), reinterpret_cast<unsigned char*>(out.data()), nullptr, EVP_sha256(), nullptr);
+  EVP_Digest(data.data(), data.size(), reinterpret_cast<unsigned char*>(out.data()), nullptr,
+             EVP_sha256(), nullptr);
   return out;
 }
 
 std::string HmacSha256(std::string_view key, std::string_view data) {
   std::string out(32, '\0');
   unsigned int size = 0;
-  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
-       data.size(), reinterpret_cast<unsigned char*>(out.data()), &size);
+  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+       reinterpret_cast<const unsigned char*>(data.data()), data.size(),
+       reinterpret_cast<unsigned char*>(out.data()), &size);
   return out;
 }
 
-std::uint64_t Xxh3(std::span<const std::byte> data) { return XXH3_64bits(data.data(), data.size()); }
+std::uint64_t Xxh3(std::span<const std::byte> data) {
+  return XXH3_64bits(data.data(), data.size());
+}
 
-Xxh3Stream::Xxh3Stream() : state_(XXH3_createState()) { XXH3_64bits_reset(static_cast<XXH3_state_t*>(state_)); }
+Xxh3Stream::Xxh3Stream() : state_(XXH3_createState()) {
+  XXH3_64bits_reset(static_cast<XXH3_state_t*>(state_));
+}
 Xxh3Stream::~Xxh3Stream() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
 void Xxh3Stream::Update(std::span<const std::byte> data) {
   XXH3_64bits_update(static_cast<XXH3_state_t*>(state_), data.data(), data.size());
@@ -104,7 +117,8 @@ std::uint32_t Crc32c(std::span<const std::byte> data, std::uint32_t before) {
 
 std::string Base64Encode(std::span<const std::byte> data) {
   std::string out((data.size() + 2) / 3 * 4 + 1, '\0');
-  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), Raw(data), static_cast<int>(data.size()));
+  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), Raw(data),
+                                static_cast<int>(data.size()));
   out.resize(static_cast<std::size_t>(n));
   return out;
 }
@@ -113,21 +127,28 @@ std::optional<std::string> Base64Decode(std::string_view text) {
   if (text.size() % 4 != 0) return std::nullopt;
   std::string out(text.size() / 4 * 3 + 1, '\0');
   const int n = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
+                                reinterpret_cast<const unsigned char*>(text.data()),
+                                static_cast<int>(text.size()));
   if (n < 0) return std::nullopt;
   auto size = static_cast<std::size_t>(n);
-  if (text.ends_with("==")) size -= 2;
-  else if (text.ends_with("=")) size -= 1;
+  if (text.ends_with("=="))
+    size -= 2;
+  else if (text.ends_with("="))
+    size -= 1;
   out.resize(size);
   return out;
 }
 
 std::string_view KindName(Kind kind) {
   switch (kind) {
-    case Kind::kMd5: return "MD5";
-    case Kind::kSha1: return "SHA-1";
-    case Kind::kSha256: return "SHA-256";
-    case Kind::kCrc32c: return "CRC32C";
+    case Kind::kMd5:
+      return "MD5";
+    case Kind::kSha1:
+      return "SHA-1";
+    case Kind::kSha256:
+      return "SHA-256";
+    case Kind::kCrc32c:
+      return "CRC32C";
   }
   return "digest";
 }

@@ -1,5 +1,5 @@
-// Hashes: SHA-256 for identities and pins, MD5 for what stores call etags, CRC32C and SHA-256 for what they call checksums,
-// XXH3 for blocks that we wrote ourselves.
+// Hashes: SHA-256 for identities and pins, MD5 for what stores call etags, CRC32C and SHA-256 for
+// what they call checksums, XXH3 for blocks that we wrote ourselves.
 #ifndef LEAT_DIGEST_DIGEST_H_
 #define LEAT_DIGEST_DIGEST_H_
 
@@ -26,7 +26,8 @@ class Hasher {
   Hasher& operator=(Hasher&&) noexcept;
 
   void Update(std::span<const std::byte> data);
-  /// Ends it. MD5, SHA-1 and SHA-256 as their bytes, CRC32C as four bytes, big-endian (as base64 in x-amz-checksum-crc32c).
+  /// Ends it. MD5, SHA-1 and SHA-256 as their bytes, CRC32C as four bytes, big-endian (as base64 in
+  /// x-amz-checksum-crc32c).
   std::string Finish();
 
  private:

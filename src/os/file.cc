@@ -66,7 +66,8 @@ Result<std::string> ReadFile(const std::string& path, std::size_t max_bytes) {
       out.resize(size);
       return out;
     }
-    if (size > max_bytes) return Fail(Errc::kInvalid, path + ": larger than " + std::to_string(max_bytes) + " bytes");
+    if (size > max_bytes)
+      return Fail(Errc::kInvalid, path + ": larger than " + std::to_string(max_bytes) + " bytes");
   }
 }
 
@@ -74,9 +75,11 @@ Status WriteFileAtomic(const std::string& path, std::string_view contents, mode_
   const std::string temporary = path + ".tmp-" + std::to_string(::getpid());
   LEAT_ASSIGN_OR_RETURN(const UniqueFd fd, Open(temporary, O_WRONLY | O_CREAT | O_TRUNC, mode));
   Cleanup remove([&] { ::unlink(temporary.c_str()); });
-  LEAT_RETURN_IF_ERROR(PwriteAll(fd.get(), {reinterpret_cast<const std::byte*>(contents.data()), contents.size()}, 0));
+  LEAT_RETURN_IF_ERROR(PwriteAll(
+      fd.get(), {reinterpret_cast<const std::byte*>(contents.data()), contents.size()}, 0));
   if (::fdatasync(fd.get()) != 0) return FailErrno(errno, "syncing " + temporary);
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return FailErrno(errno, "renaming to " + path);
+  if (::rename(temporary.c_str(), path.c_str()) != 0)
+    return FailErrno(errno, "renaming to " + path);
   remove.Dismiss();
   return {};
 }
@@ -112,9 +115,11 @@ Status MakeDirs(const std::string& path, mode_t mode) {
   }
   if (errno != ENOENT) return FailErrno(errno, "making the folder " + path);
   const auto slash = path.find_last_of('/');
-  if (slash == std::string::npos || slash == 0) return FailErrno(ENOENT, "making the folder " + path);
+  if (slash == std::string::npos || slash == 0)
+    return FailErrno(ENOENT, "making the folder " + path);
   LEAT_RETURN_IF_ERROR(MakeDirs(path.substr(0, slash), mode));
-  if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return FailErrno(errno, "making the folder " + path);
+  if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST)
+    return FailErrno(errno, "making the folder " + path);
   return {};
 }
 
@@ -138,7 +143,8 @@ Status RemoveAt(int dir, const char* name, dev_t device) {
     if (child == "." || child == "..") continue;
     LEAT_RETURN_IF_ERROR(RemoveAt(::dirfd(entries.get()), e->d_name, device));
   }
-  if (::unlinkat(dir, name, AT_REMOVEDIR) != 0 && errno != ENOENT) return FailErrno(errno, std::string("removing ") + name);
+  if (::unlinkat(dir, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
+    return FailErrno(errno, std::string("removing ") + name);
   return {};
 }
 
@@ -146,7 +152,8 @@ Status RemoveAt(int dir, const char* name, dev_t device) {
 
 Status RemoveTree(const std::string& path) {
   struct stat st;
-  if (::lstat(path.c_str(), &st) != 0) return errno == ENOENT ? Status{} : Status(FailErrno(errno, path));
+  if (::lstat(path.c_str(), &st) != 0)
+    return errno == ENOENT ? Status{} : Status(FailErrno(errno, path));
   return RemoveAt(AT_FDCWD, path.c_str(), st.st_dev);
 }
 

@@ -79,8 +79,9 @@ bool Exists(const std::string& path);  ///< lstat succeeds
 
 /// flock(2). Blocks unless `wait` is false, then kConflict when another holds it.
 Status Flock(int fd, bool exclusive, bool wait);
-/// Open-file-description locks (fcntl(2)) on bytes [start, start + length): they end with the last copy of the descriptor, so
-/// also when the process is killed. False: somebody else holds some of them.
+/// Open-file-description locks (fcntl(2)) on bytes [start, start + length): they end with the last
+/// copy of the descriptor, so also when the process is killed. False: somebody else holds some of
+/// them.
 bool TryLockRange(int fd, std::uint64_t start, std::uint64_t length);
 void UnlockRange(int fd, std::uint64_t start, std::uint64_t length);
 

@@ -1,0 +1,674 @@
+#include "cache/disk.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstring>
+#include <thread>
+#include <unordered_map>
+
+#include "base/log.h"
+
+namespace leat::cache {
+namespace {
+
+constexpr std::string_view kFormat = "leat cache 1\n";
+constexpr std::uint32_t kRecordMagic = 0x4345524cU;  // "LREC"
+constexpr std::uint64_t kSegmentTable = 65536;
+constexpr std::uint64_t kRecordAlign = 64;
+constexpr std::uint64_t kInsertLock = 0;
+constexpr std::uint64_t kEvictLock = 1;
+
+std::uint64_t HeaderSum(const RecordHeader& h) {
+  return digest::Xxh3({reinterpret_cast<const std::byte*>(&h), offsetof(RecordHeader, header_sum)});
+}
+
+std::uint64_t AllocatedBytes(const struct stat& st) {
+  return static_cast<std::uint64_t>(st.st_blocks) * 512;
+}
+
+template <typename T>
+std::optional<T> ParseHex(std::string_view text) {
+  T value = 0;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+  if (ec != std::errc{} || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return value;
+}
+
+/// What is in a folder; nothing where it cannot be read.
+std::vector<std::string> NamesIn(const std::string& path) {
+  auto names = os::ListDir(path);
+  return names ? std::move(*names) : std::vector<std::string>{};
+}
+
+/// Takes `bytes` off, not below zero: the counters are repaired when the cache is next opened
+/// alone.
+void Subtract(std::atomic<std::uint64_t>& counter, std::uint64_t bytes) {
+  std::uint64_t now = counter.load();
+  while (!counter.compare_exchange_weak(now, now > bytes ? now - bytes : 0)) {
+  }
+}
+
+}  // namespace
+
+OwnerId OwnerOf(std::string_view source) { return Identity::Of(source).word[0]; }
+std::string OwnerName(OwnerId owner) { return fmt::format("{:016x}", owner); }
+
+/// The file `state`, mapped by every process. What is lost or wrong here is made anew from the
+/// folder.
+struct Disk::Shared {
+  std::atomic<std::uint64_t> used_bytes, used_inodes;
+  std::atomic<std::uint32_t> next_segment;
+  std::atomic<std::uint32_t> clean;  // the last to leave closed the door
+  char reserved[4096 - 24];
+  std::atomic<std::uint32_t> alive[kSegmentTable];  // segment n lives: alive[n % size] == n
+};
+
+/// This process's segment of one owner, to which it appends.
+struct Disk::Writer {
+  std::mutex mutex;
+  std::uint32_t segment = 0;
+  std::uint64_t position = 0;
+};
+
+/// What eviction takes away as one: a segment, a large file, a tree.
+struct Disk::Unit {
+  enum class Kind : std::uint8_t { kSegment, kLarge, kTree } kind = Kind::kSegment;
+  OwnerId owner = 0;
+  std::string path;
+  std::uint32_t segment = 0;
+  std::uint64_t bytes = 0, inodes = 1;
+  std::int64_t last_used = 0;
+};
+
+namespace {
+
+struct TreeSize {
+  std::uint64_t bytes = 0, inodes = 0;
+};
+TreeSize SizeOfTree(const std::string& path) {
+  TreeSize size;
+  struct stat st;
+  if (::lstat(path.c_str(), &st) != 0) return size;
+  size.inodes = 1;
+  if (S_ISDIR(st.st_mode)) {
+    for (const std::string& name : NamesIn(path)) {
+      const TreeSize below = SizeOfTree(path + "/" + name);
+      size.bytes += below.bytes;
+      size.inodes += below.inodes;
+    }
+  } else if (st.st_nlink == 1) {  // what is linked from files/ is counted there
+    size.bytes = AllocatedBytes(st);
+  }
+  return size;
+}
+
+/// The marker beside a published tree, and its size as it was counted then: "<bytes> <inodes>".
+TreeSize RecordedSize(const std::string& lease_path) {
+  TreeSize size;
+  if (const auto text = os::ReadFile(lease_path, 4096)) {
+    std::size_t space = text->find(' ');
+    if (space != std::string::npos) {
+      std::from_chars(text->data(), text->data() + space, size.bytes);
+      std::from_chars(text->data() + space + 1, text->data() + text->size(), size.inodes);
+    }
+  }
+  return size;
+}
+
+std::int64_t MtimeOf(const std::string& path) {
+  struct stat st;
+  return ::stat(path.c_str(), &st) == 0 ? static_cast<std::int64_t>(st.st_mtime) : 0;
+}
+
+}  // namespace
+
+std::string Disk::SegmentPath(OwnerId owner, std::uint32_t segment) const {
+  return fmt::format("{}/seg/{:016x}-{:08x}", dir_, owner, segment);
+}
+std::string Disk::LargePath(const Identity& id) const {
+  const std::string hex = id.Hex();
+  return fmt::format("{}/files/{}/{}", dir_, hex.substr(0, 2), hex);
+}
+
+Disk::Disk(std::string dir) : dir_(std::move(dir)) {}
+
+Result<std::unique_ptr<Disk>> Disk::Open(const CacheOptions& options) {
+  std::unique_ptr<Disk> disk(new Disk(options.dir));
+  LEAT_RETURN_IF_ERROR(os::MakeDirs(options.dir, 0700));
+  struct stat st;
+  if (::stat(options.dir.c_str(), &st) != 0) return FailErrno(errno, options.dir);
+  if (st.st_uid != ::geteuid())
+    return Fail(Errc::kDenied, options.dir + " belongs to another user");
+  if ((st.st_mode & 077) != 0 && ::chmod(options.dir.c_str(), 0700) != 0)
+    return FailErrno(errno, options.dir);
+
+  // One process at a time looks around and repairs.
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd opening,
+                        os::Open(options.dir + "/opening.lock", O_RDWR | O_CREAT));
+  LEAT_RETURN_IF_ERROR(os::Flock(opening.get(), true, true));
+  LEAT_ASSIGN_OR_RETURN(disk->in_use_, os::Open(options.dir + "/in-use.lock", O_RDWR | O_CREAT));
+  const bool alone = os::Flock(disk->in_use_.get(), true, false).has_value();
+  LEAT_ASSIGN_OR_RETURN(disk->locks_, os::Open(options.dir + "/locks", O_RDWR | O_CREAT));
+  LEAT_RETURN_IF_ERROR(disk->Initialize(alone));
+  LEAT_RETURN_IF_ERROR(os::Flock(disk->in_use_.get(), false, true));
+
+  struct statvfs vfs;
+  if (::statvfs(options.dir.c_str(), &vfs) != 0) return FailErrno(errno, options.dir);
+  const auto fragment = static_cast<std::uint64_t>(vfs.f_frsize);
+  disk->limit_bytes_ = options.limit_bytes != 0
+                           ? options.limit_bytes
+                           : (vfs.f_bavail * fragment + disk->shared_->used_bytes) / 2;
+  disk->limit_inodes_ = options.limit_inodes != 0 ? options.limit_inodes
+                        : vfs.f_files == 0        ? UINT64_MAX
+                                                  : (vfs.f_favail + disk->shared_->used_inodes) / 2;
+  return disk;
+}
+
+Status Disk::Initialize(bool alone) {
+  const std::string format_path = dir_ + "/format";
+  const auto format = os::ReadFile(format_path, 4096);
+  if ((!format || *format != kFormat) && alone) {
+    // Another version's, or damaged: it is not read, and not thrown away either.
+    std::string aside;
+    for (const char* part : {"format", "state", "index", "seg", "files", "leases", "trees"}) {
+      if (!os::Exists(dir_ + "/" + part)) continue;
+      if (aside.empty()) {
+        aside = fmt::format(
+            "{}/aside-{}", dir_,
+            std::chrono::system_clock::now().time_since_epoch().count() / 1'000'000'000);
+        LEAT_RETURN_IF_ERROR(os::MakeDirs(aside, 0700));
+      }
+      if (::rename((dir_ + "/" + part).c_str(), (aside + "/" + part).c_str()) != 0)
+        return FailErrno(errno, dir_);
+    }
+    if (!aside.empty()) {
+      Note(
+          fmt::format("the cache in {} has another format or is damaged: it was set aside as {} "
+                      "(leat cache clean --all removes it)",
+                      dir_, aside));
+    }
+  } else if (!format || *format != kFormat) {
+    return Fail(Errc::kCorrupt, dir_ + " is in use by another version of leat");
+  }
+  for (const char* part : {"seg", "files", "leases", "trees"})
+    LEAT_RETURN_IF_ERROR(os::MakeDirs(dir_ + "/" + part, 0700));
+  if (!format || *format != kFormat)
+    LEAT_RETURN_IF_ERROR(os::WriteFileAtomic(format_path, kFormat));
+
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd state, os::Open(dir_ + "/state", O_RDWR | O_CREAT));
+  struct stat st;
+  if (::fstat(state.get(), &st) != 0) return FailErrno(errno, dir_ + "/state");
+  bool rebuild = st.st_size != sizeof(Shared);
+  if (rebuild) {
+    if (!alone) return Fail(Errc::kCorrupt, dir_ + "/state is damaged");
+    if (::ftruncate(state.get(), 0) != 0) return FailErrno(errno, dir_ + "/state");
+    if (const int err = ::posix_fallocate(state.get(), 0, sizeof(Shared)); err != 0)
+      return FailErrno(err, dir_ + "/state");
+  }
+  LEAT_ASSIGN_OR_RETURN(shared_map_,
+                        os::Mapping::OfFile(state.get(), sizeof(Shared), PROT_READ | PROT_WRITE));
+  shared_ = reinterpret_cast<Shared*>(shared_map_.data());
+  segments_ = std::vector<std::atomic<Segment*>>(kSegmentTable);
+  if (alone && (rebuild || shared_->clean.load() != 1)) {
+    std::memset(shared_map_.data(), 0, sizeof(Shared));
+    std::uint64_t bytes = 0, inodes = 0;
+    std::uint32_t next = 1;
+    for (const Unit& unit : Units()) {
+      bytes += unit.bytes;
+      inodes += unit.inodes;
+      if (unit.kind == Unit::Kind::kSegment) {
+        shared_->alive[unit.segment % kSegmentTable] = unit.segment;
+        next = std::max(next, unit.segment + 1);
+      }
+    }
+    shared_->used_bytes = bytes;
+    shared_->used_inodes = inodes;
+    shared_->next_segment = next;
+  }
+  shared_->clean = 0;
+
+  const std::string index_path = dir_ + "/index";
+  const auto alive = [this](std::uint32_t segment) { return SegmentAlive(segment); };
+  auto index = Index::Open(index_path, alive);
+  if (!index && alone && index.error().code() == Errc::kCorrupt) {
+    // Without its index a segment is of no use.
+    for (const Unit& unit : Units()) {
+      if (unit.kind == Unit::Kind::kSegment) Remove(unit);
+    }
+    ::unlink(index_path.c_str());
+    index = Index::Open(index_path, alive);
+  }
+  if (!index) return Fail(std::move(index), "opening the cache");
+  index_ = std::move(*index);
+  return {};
+}
+
+Disk::~Disk() {
+  if (shared_ == nullptr) return;
+  // Whoever is the last to leave says that the counters are right.
+  const auto opening = os::Open(dir_ + "/opening.lock", O_RDWR);
+  if (opening && os::Flock(opening->get(), true, false) && os::Flock(in_use_.get(), true, false))
+    shared_->clean = 1;
+}
+
+std::uint64_t Disk::used_bytes() const { return shared_->used_bytes; }
+
+bool Disk::SegmentAlive(std::uint32_t segment) const {
+  return shared_->alive[segment % kSegmentTable].load(std::memory_order_acquire) == segment;
+}
+
+void Disk::TurnOff(const Error& why) {
+  if (on_.exchange(false)) {
+    Say(fmt::format("the cache in {} cannot be written ({}): going on without it", dir_,
+                    why.message()));
+  }
+}
+
+// ---------------------------------------------------------------- leases
+
+std::shared_ptr<Lease> Disk::Hold(OwnerId owner) {
+  const std::lock_guard lock(leases_mutex_);
+  if (auto held = leases_[owner].lock()) return held;
+  auto lease = std::make_shared<Lease>(owner);
+  const std::string path = fmt::format("{}/leases/{:016x}", dir_, owner);
+  if (auto fd = os::Open(path, O_RDWR | O_CREAT)) {
+    ::futimens(fd->get(), nullptr);
+    if (os::Flock(fd->get(), false, true)) lease->file_ = std::move(*fd);
+  }
+  leases_[owner] = lease;
+  return lease;
+}
+
+void Disk::Adopt(OwnerId owner) {
+  {
+    const std::lock_guard lock(leases_mutex_);
+    const auto it = leases_.find(owner);
+    if (it != leases_.end() && !it->second.expired()) return;
+  }
+  auto lease = Hold(owner);
+  const std::lock_guard lock(leases_mutex_);
+  adopted_.push_back(std::move(lease));
+}
+
+// ---------------------------------------------------------------- small files
+
+Segment* Disk::UseSegment(std::uint32_t number) {
+  auto& entry = segments_[number % kSegmentTable];
+  Segment* segment = entry.load(std::memory_order_acquire);
+  if (segment != nullptr) return segment;
+  const std::lock_guard lock(segments_mutex_);
+  if ((segment = entry.load(std::memory_order_acquire)) != nullptr) return segment;
+  // The owner is part of the name, and is found by it.
+  const std::string suffix = fmt::format("-{:08x}", number);
+  for (const std::string& name : NamesIn(dir_ + "/seg")) {
+    if (!name.ends_with(suffix)) continue;
+    const auto owner =
+        ParseHex<OwnerId>(std::string_view(name).substr(0, name.size() - suffix.size()));
+    auto fd = os::Open(dir_ + "/seg/" + name, O_RDWR);
+    if (!owner || !fd) return nullptr;
+    auto map = os::Mapping::OfFile(fd->get(), kSegmentBytes + 2 * kLargeFile, PROT_READ);
+    if (!map) return nullptr;
+    Adopt(*owner);
+    if (!SegmentAlive(number)) return nullptr;  // evicted before the lease was ours
+    auto made = std::make_unique<Segment>(std::move(*fd), std::move(*map), *owner);
+    segment = made.get();
+    owned_segments_.push_back(std::move(made));
+    entry.store(segment, std::memory_order_release);
+    return segment;
+  }
+  return nullptr;
+}
+
+std::optional<Data> Disk::Find(const FileKey& key, std::atomic<std::uint64_t>* dropped) {
+  index_->Refresh();
+  const auto place = index_->Find(key.id);
+  if (!place || place->size != key.size) return std::nullopt;
+  Segment* segment = UseSegment(place->segment);
+  if (segment == nullptr ||
+      place->offset + sizeof(RecordHeader) + place->size > kSegmentBytes + 2 * kLargeFile) {
+    return std::nullopt;
+  }
+  const std::uint64_t begin = place->offset + sizeof(RecordHeader);
+  Verified* verified = verified_.load(std::memory_order_acquire);
+  if (verified == nullptr || verified->generation != index_->generation()) {
+    const std::lock_guard lock(verified_mutex_);
+    verified = verified_.load(std::memory_order_acquire);
+    if (verified == nullptr || verified->generation != index_->generation()) {
+      auto fresh = std::make_unique<Verified>();
+      fresh->generation = index_->generation();
+      fresh->bits = std::vector<std::atomic<std::uint64_t>>(index_->slots() / 64 + 1);
+      verified = fresh.get();
+      verified_owned_.push_back(std::move(fresh));
+      verified_.store(verified, std::memory_order_release);
+    }
+  }
+  const std::uint64_t word = place->slot / 64;
+  const std::uint64_t bit = 1ULL << (place->slot % 64);
+  const bool known = word < verified->bits.size();
+  if (known && (verified->bits[word].load(std::memory_order_acquire) & bit) != 0) {
+    return Data{{segment->map.data() + begin, key.size}, nullptr};
+  }
+  // pread, not the mapping: a disk that fails answers with an error here and with SIGBUS there.
+  const auto buffer = std::make_shared_for_overwrite<std::byte[]>(sizeof(RecordHeader) + key.size);
+  const Status read = os::PreadAll(segment->fd.get(),
+                                   {buffer.get(), sizeof(RecordHeader) + key.size}, place->offset);
+  RecordHeader header;
+  std::memcpy(&header, buffer.get(), sizeof(header));
+  const std::span<const std::byte> bytes(buffer.get() + sizeof(header), key.size);
+  if (!read || header.magic != kRecordMagic || header.size != key.size ||
+      header.id != key.id.word || header.header_sum != HeaderSum(header) ||
+      header.sum != digest::Xxh3(bytes)) {
+    if (dropped != nullptr) dropped->fetch_add(1, std::memory_order_relaxed);
+    index_->Remove(key.id, *place);
+    return std::nullopt;
+  }
+  if (known) verified->bits[word].fetch_or(bit, std::memory_order_release);
+  return Data{bytes, buffer};
+}
+
+Result<std::uint32_t> Disk::NewSegment(OwnerId owner) {
+  for (std::uint64_t tries = 0; tries < kSegmentTable; ++tries) {
+    const std::uint32_t number = shared_->next_segment.fetch_add(1);
+    if (number == 0 || number == UINT32_MAX) continue;
+    auto& entry = shared_->alive[number % kSegmentTable];
+    std::uint32_t expected = 0;
+    if (!entry.compare_exchange_strong(expected, number)) continue;
+    auto fd = os::Open(SegmentPath(owner, number), O_RDWR | O_CREAT | O_EXCL);
+    if (!fd) {
+      entry = 0;
+      return Fail(std::move(fd), "making a segment");
+    }
+    auto map = os::Mapping::OfFile(fd->get(), kSegmentBytes + 2 * kLargeFile, PROT_READ);
+    if (!map) return Fail(std::move(map), "mapping a segment");
+    const std::lock_guard lock(segments_mutex_);
+    auto made = std::make_unique<Segment>(std::move(*fd), std::move(*map), owner);
+    segments_[number % kSegmentTable].store(made.get(), std::memory_order_release);
+    owned_segments_.push_back(std::move(made));
+    return number;
+  }
+  return Fail(Errc::kNoSpace, "too many segments");
+}
+
+bool Disk::LockBriefly(std::uint64_t byte) {
+  for (int tries = 0; tries < 2000; ++tries) {
+    if (TryLock(byte, 1)) return true;
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  return false;  // its holder is stopped; whoever asks goes on without
+}
+
+Status Disk::Append(const FileKey& key, OwnerId owner, std::span<const std::byte> bytes) {
+  Writer* writer;
+  {
+    const std::lock_guard lock(writers_mutex_);
+    auto& entry = writers_[owner];
+    if (entry == nullptr) entry = std::make_unique<Writer>();
+    writer = entry.get();
+  }
+  Place place;
+  Segment* segment;
+  {
+    const std::lock_guard lock(writer->mutex);
+    if (writer->segment == 0 || writer->position >= kSegmentBytes) {
+      LEAT_ASSIGN_OR_RETURN(writer->segment, NewSegment(owner));
+      writer->position = 0;
+    }
+    place = {writer->segment, static_cast<std::uint32_t>(writer->position),
+             static_cast<std::uint32_t>(key.size), 0};
+    writer->position +=
+        (sizeof(RecordHeader) + key.size + kRecordAlign - 1) / kRecordAlign * kRecordAlign;
+    segment = segments_[place.segment % kSegmentTable].load(std::memory_order_acquire);
+  }
+  RecordHeader header{kRecordMagic, place.size, key.id.word, digest::Xxh3(bytes), 0};
+  header.header_sum = HeaderSum(header);
+  LEAT_RETURN_IF_ERROR(os::PwriteAll(segment->fd.get(), bytes, place.offset + sizeof(header)));
+  LEAT_RETURN_IF_ERROR(os::PwriteAll(segment->fd.get(),
+                                     {reinterpret_cast<const std::byte*>(&header), sizeof(header)},
+                                     place.offset));
+  const std::lock_guard lock(index_mutex_);
+  if (!LockBriefly(kInsertLock)) return {};  // the bytes are lost to the cache, the reader has them
+  Status inserted = index_->Insert(key.id, place);
+  Unlock(kInsertLock, 1);
+  return inserted;
+}
+
+// ---------------------------------------------------------------- room
+
+bool Disk::DiskHasRoom(std::uint64_t bytes) {
+  if (room_known_.fetch_sub(static_cast<std::int64_t>(bytes)) > static_cast<std::int64_t>(bytes))
+    return true;
+  struct statvfs vfs;
+  if (::statvfs(dir_.c_str(), &vfs) != 0) return false;
+  const auto fragment = static_cast<std::uint64_t>(vfs.f_frsize);
+  const std::uint64_t free = vfs.f_bavail * fragment;
+  const std::uint64_t keep = vfs.f_blocks * fragment / 20;  // 5 % of the disk stay free
+  if (free < keep + bytes) {
+    room_known_ = 0;
+    return false;
+  }
+  room_known_ =
+      static_cast<std::int64_t>(std::min<std::uint64_t>((free - keep - bytes) / 4, 64 * kMiB));
+  return true;
+}
+
+bool Disk::Reserve(std::uint64_t bytes, std::uint64_t inodes) {
+  if (!on()) return false;
+  if (bytes > limit_bytes_) return false;
+  const auto fits = [&] {
+    return shared_->used_bytes.load() + bytes <= limit_bytes_ &&
+           shared_->used_inodes.load() + inodes <= limit_inodes_;
+  };
+  const auto take = [&] {
+    shared_->used_bytes += bytes;
+    shared_->used_inodes += inodes;
+    return true;
+  };
+  if (fits() && DiskHasRoom(bytes)) return take();
+  const std::lock_guard lock(evict_mutex_);
+  if (fits() && DiskHasRoom(bytes)) return take();
+  if (!TryLock(kEvictLock, 1)) return false;
+  // A little more than needed, so that not every file has to ask.
+  Evict(bytes + limit_bytes_ / 50, inodes + 16);
+  Unlock(kEvictLock, 1);
+  return fits() && DiskHasRoom(bytes) ? take() : false;
+}
+
+void Disk::Unreserve(std::uint64_t bytes, std::uint64_t inodes) {
+  Subtract(shared_->used_bytes, bytes);
+  Subtract(shared_->used_inodes, inodes);
+}
+
+std::vector<Disk::Unit> Disk::Units() const {
+  std::vector<Unit> units;
+  struct stat st;
+  for (const std::string& name : NamesIn(dir_ + "/seg")) {
+    Unit unit;
+    unit.path = dir_ + "/seg/" + name;
+    const std::size_t dash = name.find('-');
+    if (dash == std::string::npos || ::lstat(unit.path.c_str(), &st) != 0) continue;
+    const auto owner = ParseHex<OwnerId>(std::string_view(name).substr(0, dash));
+    const auto number = ParseHex<std::uint32_t>(std::string_view(name).substr(dash + 1));
+    if (!owner || !number) continue;
+    unit.owner = *owner;
+    unit.segment = *number;
+    unit.bytes = AllocatedBytes(st);
+    unit.last_used = st.st_mtime;
+    units.push_back(std::move(unit));
+  }
+  for (const std::string& folder : NamesIn(dir_ + "/files")) {
+    for (const std::string& name : NamesIn(dir_ + "/files/" + folder)) {
+      if (!name.ends_with(".sums")) continue;
+      Unit unit;
+      unit.kind = Unit::Kind::kLarge;
+      unit.path = dir_ + "/files/" + folder + "/" + name.substr(0, name.size() - 5);
+      unit.inodes = 2;
+      SumsHeader header = {};
+      const auto fd = os::Open(unit.path + ".sums", O_RDONLY);
+      if (!fd ||
+          !os::PreadAll(fd->get(), {reinterpret_cast<std::byte*>(&header), sizeof(header)}, 0))
+        header.owner = 0;
+      unit.owner = header.owner;
+      if (::lstat((unit.path + ".sums").c_str(), &st) == 0) unit.bytes += AllocatedBytes(st);
+      if (::lstat(unit.path.c_str(), &st) == 0) {
+        unit.bytes += AllocatedBytes(st);
+        unit.last_used = st.st_mtime;
+      }
+      units.push_back(std::move(unit));
+    }
+  }
+  for (const std::string& name : NamesIn(dir_ + "/trees")) {
+    if (!name.ends_with(".lease")) continue;
+    Unit unit;
+    unit.kind = Unit::Kind::kTree;
+    unit.path = dir_ + "/trees/" + name.substr(0, name.size() - 6);
+    const TreeSize size = os::Exists(unit.path) ? RecordedSize(unit.path + ".lease")
+                                                : SizeOfTree(unit.path + ".part");
+    unit.bytes = size.bytes;
+    unit.inodes = size.inodes;
+    unit.last_used = MtimeOf(unit.path + ".lease");
+    units.push_back(std::move(unit));
+  }
+  return units;
+}
+
+std::uint64_t Disk::Remove(const Unit& unit) {
+  switch (unit.kind) {
+    case Unit::Kind::kSegment: {
+      std::uint32_t expected = unit.segment;
+      shared_->alive[unit.segment % kSegmentTable].compare_exchange_strong(expected, 0);
+      ::unlink(unit.path.c_str());
+      break;
+    }
+    case Unit::Kind::kLarge:
+      ::unlink((unit.path + ".sums").c_str());
+      ::unlink(unit.path.c_str());
+      break;
+    case Unit::Kind::kTree: {
+      // First out of sight, so that a tree is never seen with files missing.
+      const std::string going = unit.path + ".going";
+      if (auto s = os::RemoveTree(going); !s) return 0;
+      if (::rename(unit.path.c_str(), going.c_str()) != 0 && errno != ENOENT) return 0;
+      if (!os::RemoveTree(going) || !os::RemoveTree(unit.path + ".part")) return 0;
+      ::unlink((unit.path + ".lease").c_str());
+      break;
+    }
+  }
+  Unreserve(unit.bytes, unit.inodes);
+  return unit.bytes;
+}
+
+std::uint64_t Disk::Evict(std::uint64_t bytes, std::uint64_t inodes) {
+  std::vector<Unit> units = Units();
+  // The owner that was used longest ago goes first, within it what was written first. A tree is an
+  // owner of its own.
+  std::unordered_map<OwnerId, std::int64_t> used;
+  for (Unit& unit : units) {
+    if (unit.kind == Unit::Kind::kTree) continue;
+    const auto [it, fresh] = used.try_emplace(unit.owner, 0);
+    if (fresh) it->second = MtimeOf(fmt::format("{}/leases/{:016x}", dir_, unit.owner));
+  }
+  const auto age = [&](const Unit& u) {
+    return u.kind == Unit::Kind::kTree ? u.last_used : used[u.owner];
+  };
+  std::ranges::sort(units, [&](const Unit& a, const Unit& b) {
+    return std::tuple(age(a), a.owner, a.last_used) < std::tuple(age(b), b.owner, b.last_used);
+  });
+  std::uint64_t freed = 0, freed_inodes = 0;
+  std::unordered_map<OwnerId, os::UniqueFd>
+      locked;  // owners that nobody uses, held for the duration
+  std::unordered_map<OwnerId, bool> in_use;
+  const auto enough = [&] {
+    return freed >= bytes && freed_inodes >= inodes &&
+           shared_->used_bytes.load() + bytes <= limit_bytes_;
+  };
+  for (const Unit& unit : units) {
+    if (enough()) break;
+    os::UniqueFd tree_lock;
+    if (unit.kind == Unit::Kind::kTree) {
+      auto fd = os::Open(unit.path + ".lease", O_RDWR);
+      if (!fd || !os::Flock(fd->get(), true, false)) continue;
+      tree_lock = std::move(*fd);
+    } else if (!locked.contains(unit.owner)) {
+      if (in_use[unit.owner]) continue;
+      auto fd = os::Open(fmt::format("{}/leases/{:016x}", dir_, unit.owner), O_RDWR | O_CREAT);
+      if (!fd || !os::Flock(fd->get(), true, false)) {
+        in_use[unit.owner] = true;
+        continue;
+      }
+      locked[unit.owner] = std::move(*fd);
+    }
+    const std::uint64_t gone = Remove(unit);
+    freed += gone;
+    if (gone != 0) freed_inodes += unit.inodes;
+  }
+  room_known_ = 0;
+  return freed;
+}
+
+Result<CacheStat> Disk::Stat(const std::string& dir, std::uint64_t limit_bytes) {
+  CacheStat out;
+  out.dir = dir;
+  if (!os::Exists(dir)) return out;
+  CacheOptions options;
+  options.dir = dir;
+  options.limit_bytes = limit_bytes;
+  LEAT_ASSIGN_OR_RETURN(const auto disk, Open(options));
+  out.limit_bytes = disk->limit_bytes_;
+  for (const Unit& unit : disk->Units()) {
+    out.used_bytes += unit.bytes;
+    out.inodes += unit.inodes;
+    switch (unit.kind) {
+      case Unit::Kind::kSegment:
+        ++out.segments;
+        break;
+      case Unit::Kind::kLarge:
+        ++out.large_files;
+        break;
+      case Unit::Kind::kTree:
+        ++out.trees;
+        out.tree_bytes += unit.bytes;
+        break;
+    }
+    const std::string lease = unit.kind == Unit::Kind::kTree
+                                  ? unit.path + ".lease"
+                                  : fmt::format("{}/leases/{:016x}", dir, unit.owner);
+    const auto fd = os::Open(lease, O_RDWR);
+    if (fd && !os::Flock(fd->get(), true, false)) out.leased_bytes += unit.bytes;
+  }
+  out.small_files = disk->index_->CountAlive();
+  for (const std::string& name : NamesIn(dir)) {
+    if (name.starts_with("aside-")) out.aside_bytes += SizeOfTree(dir + "/" + name).bytes;
+  }
+  return out;
+}
+
+Result<std::uint64_t> Disk::Clean(const std::string& dir, bool all) {
+  if (!os::Exists(dir)) return 0;
+  CacheOptions options;
+  options.dir = dir;
+  LEAT_ASSIGN_OR_RETURN(const auto disk, Open(options));
+  const std::lock_guard lock(disk->evict_mutex_);
+  if (!disk->LockBriefly(kEvictLock))
+    return Fail(Errc::kConflict, dir + ": another process is making room there");
+  std::uint64_t freed = disk->Evict(UINT64_MAX, UINT64_MAX);
+  disk->Unlock(kEvictLock, 1);
+  if (all) {
+    for (const std::string& name : NamesIn(dir)) {
+      if (!name.starts_with("aside-")) continue;
+      freed += SizeOfTree(dir + "/" + name).bytes;
+      LEAT_RETURN_IF_ERROR(os::RemoveTree(dir + "/" + name));
+    }
+  }
+  return freed;
+}
+
+}  // namespace leat::cache

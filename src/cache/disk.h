@@ -1,0 +1,178 @@
+// The cache's folder: what it may hold, what it holds, who holds it, and what goes first.
+#ifndef LEAT_CACHE_DISK_H_
+#define LEAT_CACHE_DISK_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "cache/cache.h"
+#include "cache/index.h"
+#include "os/file.h"
+
+namespace leat::cache {
+
+/// A source's name in file names and headers: 16 hexadecimal digits of it.
+using OwnerId = std::uint64_t;
+OwnerId OwnerOf(std::string_view source);
+std::string OwnerName(OwnerId owner);
+
+class Lease {
+ public:
+  explicit Lease(OwnerId owner) : owner_(owner) {}
+  OwnerId owner() const { return owner_; }
+
+ private:
+  friend class Disk;
+  const OwnerId owner_;
+  os::UniqueFd file_;  ///< flock, shared
+};
+
+/// A segment of small files, mapped whole; stays mapped as long as the Disk lives.
+struct Segment {
+  os::UniqueFd fd;
+  os::Mapping map;
+  OwnerId owner = 0;
+};
+
+inline constexpr std::uint64_t kSegmentBytes = 128 * kMiB;
+
+/// In front of every small file's bytes in a segment.
+struct RecordHeader {
+  std::uint32_t magic = 0;
+  std::uint32_t size = 0;
+  std::array<std::uint64_t, 2> id = {};
+  std::uint64_t sum = 0;         ///< XXH3 of the bytes
+  std::uint64_t header_sum = 0;  ///< XXH3 of the fields above
+};
+static_assert(sizeof(RecordHeader) == 40);
+
+/// First page of files/XX/ID.sums; the blocks' checksums (u64, 0: not here) follow it.
+struct SumsHeader {
+  std::uint64_t magic;
+  std::uint64_t size;
+  std::array<std::uint64_t, 2> id;
+  std::uint64_t owner;
+  std::uint64_t block;
+  std::uint64_t header_sum;  ///< XXH3 of the fields above
+  /// What was verified whole: during which boot, which inode, last changed when. Zeros: nothing.
+  std::array<char, 40> boot_id;
+  std::uint64_t inode;
+  std::int64_t ctime_s, ctime_ns;
+  char reserved[4096 - 7 * 8 - 40 - 3 * 8 - 8];
+};
+static_assert(sizeof(SumsHeader) <= 4096);
+inline constexpr std::uint64_t kSumsHeaderBytes = 4096;
+
+/// Thread-safe. Locks across processes are OFD locks on the file `locks`, so that they die with
+/// their process: byte 0 index inserts, byte 1 eviction, from 2^12 on small files under way, from
+/// 2^62 on blocks under way.
+class Disk {
+ public:
+  static Result<std::unique_ptr<Disk>> Open(const CacheOptions& options);
+  ~Disk();
+
+  const std::string& dir() const { return dir_; }
+  std::uint64_t limit_bytes() const { return limit_bytes_; }
+  std::uint64_t used_bytes() const;
+
+  std::shared_ptr<Lease> Hold(OwnerId owner);
+  /// Before using what another source's run left: takes its lease too. Once an owner; cheap
+  /// afterwards.
+  void Adopt(OwnerId owner);
+
+  /// Small files. Find verifies a record the first time this process sees it; `dropped` counts what
+  /// did not verify.
+  std::optional<Data> Find(const FileKey& key, std::atomic<std::uint64_t>* dropped);
+  /// Room must have been reserved. Failures are told once and turn the disk off.
+  Status Append(const FileKey& key, OwnerId owner, std::span<const std::byte> bytes);
+
+  bool Reserve(std::uint64_t bytes, std::uint64_t inodes);
+  void Unreserve(std::uint64_t bytes, std::uint64_t inodes);
+
+  /// A lock on bytes of the file `locks` among processes; within a process the caller has its own
+  /// order.
+  bool TryLock(std::uint64_t start, std::uint64_t length) {
+    return os::TryLockRange(locks_.get(), start, length);
+  }
+  void Unlock(std::uint64_t start, std::uint64_t length) {
+    os::UnlockRange(locks_.get(), start, length);
+  }
+  static std::uint64_t SmallLock(const Identity& id) {
+    return (1ULL << 12) + (id.word[0] & ((1ULL << 60) - 1));
+  }
+  static std::uint64_t BlockLock(const Identity& id, std::uint64_t block) {
+    return (1ULL << 62) | ((id.word[0] & ((1ULL << 35) - 1)) << 26) | (block & ((1ULL << 26) - 1));
+  }
+
+  std::string LargePath(const Identity& id) const;
+  /// Something could not be written: one warning, and nothing more is written by this process.
+  void TurnOff(const Error& why);
+  bool on() const { return on_.load(std::memory_order_relaxed); }
+
+  static Result<CacheStat> Stat(const std::string& dir, std::uint64_t limit_bytes);
+  static Result<std::uint64_t> Clean(const std::string& dir, bool all);
+
+ private:
+  struct Shared;
+  struct Writer;
+  struct Unit;
+
+  explicit Disk(std::string dir);
+  Status Initialize(bool alone);
+  bool SegmentAlive(std::uint32_t segment) const;
+  Segment* UseSegment(std::uint32_t segment);
+  Result<std::uint32_t> NewSegment(OwnerId owner);
+  bool LockBriefly(std::uint64_t byte);
+  std::vector<Unit> Units() const;
+  std::uint64_t Evict(std::uint64_t bytes, std::uint64_t inodes);
+  std::uint64_t Remove(const Unit& unit);
+  std::string SegmentPath(OwnerId owner, std::uint32_t segment) const;
+  bool DiskHasRoom(std::uint64_t bytes);
+
+  const std::string dir_;
+  std::uint64_t limit_bytes_ = 0, limit_inodes_ = 0;
+  std::atomic<bool> on_{true};
+  os::UniqueFd locks_, in_use_;
+  os::Mapping shared_map_;
+  Shared* shared_ = nullptr;
+  std::unique_ptr<Index> index_;
+
+  std::mutex index_mutex_;  // one inserter of this process at a time
+  std::mutex evict_mutex_;
+  std::atomic<std::int64_t> room_known_{
+      0};  // bytes that may be written before the disk is asked again
+
+  std::mutex segments_mutex_;
+  std::vector<std::atomic<Segment*>> segments_;  // by number modulo the table's size
+  std::vector<std::unique_ptr<Segment>> owned_segments_;
+
+  // Which small files this process has verified, by the index's slot, for one generation of the
+  // index.
+  struct Verified {
+    std::uint64_t generation = 0;
+    std::vector<std::atomic<std::uint64_t>> bits;
+  };
+  std::mutex verified_mutex_;
+  std::atomic<Verified*> verified_{nullptr};
+  std::vector<std::unique_ptr<Verified>> verified_owned_;
+
+  std::mutex leases_mutex_;
+  std::map<OwnerId, std::weak_ptr<Lease>> leases_;
+  std::vector<std::shared_ptr<Lease>> adopted_;
+
+  std::mutex writers_mutex_;
+  std::map<OwnerId, std::unique_ptr<Writer>> writers_;
+};
+
+}  // namespace leat::cache
+
+#endif  // LEAT_CACHE_DISK_H_

@@ -1,0 +1,74 @@
+// What was fetched and found no room on disk, for the moment until it is read: least recently used
+// goes first.
+#ifndef LEAT_CACHE_MEMORY_FILES_H_
+#define LEAT_CACHE_MEMORY_FILES_H_
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "base/memory_budget.h"
+#include "cache/cache.h"
+
+namespace leat::cache {
+
+/// Thread-safe. Holds half of the memory budget at most; what does not fit is not kept.
+class Cache::MemoryFiles {
+ public:
+  explicit MemoryFiles(MemoryBudget& budget) : budget_(budget), limit_(budget.total() / 2) {}
+
+  void Put(const Identity& id, std::uint64_t block, const Data& data) {
+    const std::lock_guard lock(mutex_);
+    const Key key{id.word[0], id.word[1], block};
+    if (by_key_.contains(key)) return;
+    const std::uint64_t bytes = data.bytes.size();
+    if (bytes > limit_) return;
+    while (held_ + bytes > limit_) DropOldest();
+    while (!budget_.TryTake(bytes)) {
+      if (entries_.empty()) return;
+      DropOldest();
+    }
+    held_ += bytes;
+    entries_.push_front({key, data});
+    by_key_[key] = entries_.begin();
+  }
+
+  std::optional<Data> Find(const Identity& id, std::uint64_t block) {
+    const std::lock_guard lock(mutex_);
+    const auto it = by_key_.find({id.word[0], id.word[1], block});
+    if (it == by_key_.end()) return std::nullopt;
+    entries_.splice(entries_.begin(), entries_, it->second);
+    return it->second->data;
+  }
+
+ private:
+  using Key = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>;
+  struct Entry {
+    Key key;
+    Data data;
+  };
+
+  void DropOldest() {
+    const std::uint64_t bytes = entries_.back().data.bytes.size();
+    by_key_.erase(entries_.back().key);
+    entries_.pop_back();
+    held_ -= bytes;
+    budget_.Give(bytes);
+  }
+
+  MemoryBudget& budget_;
+  const std::uint64_t limit_;
+  std::mutex mutex_;
+  std::list<Entry> entries_;
+  std::map<Key, std::list<Entry>::iterator> by_key_;
+  std::uint64_t held_ = 0;
+};
+
+}  // namespace leat::cache
+
+#endif  // LEAT_CACHE_MEMORY_FILES_H_
