@@ -355,6 +355,7 @@ class HttpClient final : public HttpTransport {
              1L);  // a name that is still being looked up does not hold back a cancelled call
     curl.Set(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(request.connect_timeout.count()));
     curl.Set(easy, CURLOPT_SHARE, share_->get());
+    if (request.direct) curl.Set(easy, CURLOPT_NOPROXY, "*");
 
     if (!request.ca_file.empty()) {
       curl.Set(easy, CURLOPT_CAINFO, request.ca_file.c_str());

@@ -58,6 +58,8 @@ struct HttpRequest {
   int max_redirects = 0;
   /// A PEM file that replaces the system's certificate authorities; empty: the system's.
   std::string ca_file = {};
+  /// Without the proxy that the environment names: for services on this machine or its link (metadata of cloud machines).
+  bool direct = false;
   std::chrono::milliseconds connect_timeout{10'000};
   /// Less than `stall_bytes` a second for this long ends the request (kUnavailable).
   std::chrono::seconds stall_timeout{20};
