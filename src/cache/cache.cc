@@ -154,19 +154,28 @@ Result<Data> Cache::FetchSmall(const FileKey& key, Lease& lease, Fetcher& fetche
   buffer->hold = MemoryHold(*options_.budget, key.size);
   buffer->bytes = std::make_unique_for_overwrite<std::byte[]>(key.size);
   std::uint64_t got = 0;
-  const Status fetched = fetcher.Fetch(
-      0, key.size,
-      [&](std::span<const std::byte> piece) -> Status {
-        if (piece.size() > key.size - got)
-          return Fail(Errc::kCorrupt, "more bytes arrived than the file has");
-        std::memcpy(buffer->bytes.get() + got, piece.data(), piece.size());
-        got += piece.size();
-        return {};
-      },
-      ctx);
-  if (!fetched) return std::unexpected(fetched.error());
-  if (got != key.size)
-    return Fail(Errc::kCorrupt, fmt::format("{} of {} bytes arrived", got, key.size));
+  const auto fetch = [&]() -> Status {
+    got = 0;
+    LEAT_RETURN_IF_ERROR(fetcher.Fetch(
+        0, key.size,
+        [&](std::span<const std::byte> piece) -> Status {
+          if (piece.size() > key.size - got) {
+            return Fail(Errc::kCorrupt, "more bytes arrived than the file has");
+          }
+          std::memcpy(buffer->bytes.get() + got, piece.data(), piece.size());
+          got += piece.size();
+          return {};
+        },
+        ctx));
+    if (got != key.size) {
+      return Fail(Errc::kCorrupt, fmt::format("{} of {} bytes arrived", got, key.size));
+    }
+    return {};
+  };
+  Status fetched = fetch();
+  // Damage on the way does not come twice; what the store itself has wrong does.
+  if (!fetched && fetched.error().code() == Errc::kCorrupt) fetched = fetch();
+  if (!fetched) return std::unexpected(std::move(fetched).error());
   options_.counts->miss_bytes.fetch_add(key.size, std::memory_order_relaxed);
   const Data data{{buffer->bytes.get(), key.size}, buffer};
 

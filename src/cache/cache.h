@@ -14,6 +14,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
@@ -58,6 +59,21 @@ class Fetcher {
   /// A digest of the whole file, once something has told it; the cache holds a completed large file
   /// to it. (Whole reads of small files are checked by Fetch itself.)
   virtual std::optional<digest::Expected> expected() const { return std::nullopt; }
+};
+
+/// A Fetcher from anything that reads a file's bytes so: Read(offset, length, sink, ctx) and expected().
+template <typename Reader>
+class FetchFrom final : public Fetcher {
+ public:
+  explicit FetchFrom(Reader reader) : reader_(std::move(reader)) {}
+  Status Fetch(std::uint64_t offset, std::uint64_t length, const Sink& sink,
+               const CallContext& ctx) override {
+    return reader_.Read(offset, length, sink, ctx);
+  }
+  std::optional<digest::Expected> expected() const override { return reader_.expected(); }
+
+ private:
+  Reader reader_;
 };
 
 /// Bytes that stay where they are while `keep` lives.
