@@ -21,9 +21,9 @@ namespace leat::store {
 /// Which bytes a key holds, as the store tells them apart. A value. At least one of the two is set
 /// for a stored object, but for HTTP servers that give neither.
 struct Version {
-  std::string etag;  ///< as the store sent it, quotes removed; a weak one keeps its W/
-  std::string
-      version_id;  ///< where the bucket keeps versions and the request named or returned one
+  std::string etag = {};  ///< as the store sent it, quotes removed; a weak one keeps its W/
+  /// Where the bucket keeps versions and the request named or returned one.
+  std::string version_id = {};
 
   bool weak() const { return etag.starts_with("W/"); }
   bool empty() const { return etag.empty() && version_id.empty(); }
@@ -79,8 +79,8 @@ struct ReadOptions {
 using Sink = std::function<Status(std::span<const std::byte>)>;
 
 struct ListOptions {
-  std::string start_after;   ///< only keys greater than this one (bytes), "" for all
-  std::size_t max_keys = 0;  ///< a page's size at most; 0: the store's own
+  std::string start_after = {};  ///< only keys greater than this one (bytes), "" for all
+  std::size_t max_keys = 0;      ///< a page's size at most; 0: the store's own
 };
 struct ListPage {
   std::vector<ObjectInfo> objects;  ///< in byte order of their keys
