@@ -16,13 +16,6 @@
 
 namespace leat::snapshot {
 
-/// Keys that no file system can hold, and were left out.
-struct LeftOut {
-  std::uint64_t count = 0;
-  std::string first_key;   ///< the least, in byte order
-  std::string first_why;   ///< "a file that is also a folder", "a name of 300 bytes", "an empty path component", ...
-};
-
 /// Collects entries in any order and writes the snapshot. Not thread-safe.
 class Builder {
  public:
@@ -31,10 +24,10 @@ class Builder {
   ~Builder();
 
   /// `info.key` begins with the prefix. A later entry of the same key replaces the earlier. Keys that end in '/' are folders.
-  /// kCorrupt for a key outside the prefix; kUnsupported beyond 2^31 entries.
+  /// kCorrupt for a key outside the prefix or a size beyond 2^63; kUnsupported beyond 2^31 entries.
   Status Add(const store::ObjectInfo& info);
   /// Writes it to `fd` (empty, writable; synced only when `sync`). Entries that cannot be files are left out and told in
-  /// `left_out`. The builder is empty afterwards.
+  /// `left_out` (may be null). The builder is empty afterwards.
   Status WriteTo(int fd, bool sync, LeftOut* left_out);
 
  private:

@@ -2,6 +2,7 @@
 #ifndef LEAT_SNAPSHOT_SNAPSHOT_H_
 #define LEAT_SNAPSHOT_SNAPSHOT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -25,12 +26,45 @@ struct Child {
   bool operator==(const Child&) const = default;
 };
 
+/// An etag as the store wrote it. A value that holds its text: MD5s are kept as 16 bytes in the snapshot, so that there is no
+/// text to point to. Its views live as long as it does, which is why a temporary gives none.
+class EtagText {
+ public:
+  EtagText() = default;
+  /// `text` must outlive it.
+  explicit EtagText(std::string_view text) : elsewhere_(text.data()), size_(text.size()) {}
+
+  std::string_view view() const& { return {elsewhere_ != nullptr ? elsewhere_ : inline_, size_}; }
+  std::string_view view() && = delete;
+  operator std::string_view() const& { return view(); }  // NOLINT(google-explicit-constructor)
+  operator std::string_view() && = delete;
+  std::string str() const { return std::string(view()); }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  bool starts_with(std::string_view head) const { return view().starts_with(head); }
+  friend bool operator==(const EtagText& a, std::string_view b) { return a.view() == b; }
+  friend bool operator==(const EtagText& a, const EtagText& b) { return a.view() == b.view(); }
+
+ private:
+  friend class Snapshot;
+  const char* elsewhere_ = nullptr;
+  std::size_t size_ = 0;
+  char inline_[48] = {};
+};
+
+/// Keys that no file system can hold, and were left out.
+struct LeftOut {
+  std::uint64_t count = 0;
+  std::string first_key;   ///< the least, in byte order; as the store has it, prefix and all
+  std::string first_why;   ///< "a file that is also a folder", "a name of 300 bytes", "an empty path component", ...
+};
+
 struct FileInfo {
   std::string_view name;        ///< the last component; valid while the snapshot lives, as all views here
   DirIndex parent = kRoot;
   std::uint64_t size = 0;
-  std::int64_t mtime_ns = 0;    ///< since 1970
-  std::string_view etag;
+  std::int64_t mtime_ns = 0;    ///< since 1970; 0 where the store gave none
+  EtagText etag;
   std::string_view version_id;
   bool archived = false;
 };
@@ -55,6 +89,8 @@ class Snapshot {
   std::uint64_t total_bytes() const;
   /// "mf:" + 64 hexadecimal digits (docs/formats/snapshot.md says over what).
   const std::string& pin() const;
+  /// What the listing held beside the entries. The same as the builder told.
+  const LeftOut& left_out() const;
 
   FileInfo file(FileIndex i) const;
   std::string_view directory_name(DirIndex d) const;  ///< "" for the root
@@ -70,12 +106,16 @@ class Snapshot {
   /// The path below the root: "train/0/1.png"; "" for the root.
   std::string PathOfFile(FileIndex i) const;
   std::string PathOfDirectory(DirIndex d) const;
-  /// The object's key in its store (prefix + path, but for a snapshot of one object, whose key is the prefix itself).
+  /// The object's key in its store: prefix + path.
   std::string KeyOfFile(FileIndex i) const;
 
   /// First keys of the blocks (key ranges, relative to the prefix), for listing them again side by side.
   std::uint32_t block_count() const;
   std::string BlockFirstKey(std::uint32_t b) const;
+
+  /// Computes the pin and the blocks' digests anew from the entries (Open only compares the file's fast checksums). kCorrupt
+  /// where they differ from what the file says of itself.
+  Status VerifyPin() const;
 
  private:
   Snapshot();
