@@ -1,0 +1,66 @@
+#include <nlohmann/json.hpp>
+
+#include "auth/credential_replies.h"
+#include "base/log.h"
+#include "net/url.h"
+
+namespace leat::auth {
+namespace {
+
+using nlohmann::json;
+
+json Parse(std::string_view text) { return json::parse(text, nullptr, /*allow_exceptions=*/false); }
+
+std::string Text(const json& document, const char* key) {
+  const auto field = document.find(key);
+  return field != document.end() && field->is_string() ? field->get<std::string>() : std::string();
+}
+
+}  // namespace
+
+std::string Quoted(std::string_view text) {
+  constexpr std::size_t kLongest = 300;
+  while (!text.empty() && static_cast<unsigned char>(text.back()) <= ' ') text.remove_suffix(1);
+  if (text.size() <= kLongest) return Printable(text);
+  return Printable(text.substr(0, kLongest)) + "...";
+}
+
+Result<Credentials> ParseJsonCredentials(std::string_view text, JsonReply kind) {
+  const json document = Parse(text);
+  if (!document.is_object()) return Fail(Errc::kCorrupt, "the answer is not a JSON object");
+  if (kind == JsonReply::kProcess) {
+    const auto version = document.find("Version");
+    if (version == document.end() || !version->is_number_integer() || *version != 1) {
+      return Fail(Errc::kCorrupt, "the answer's Version is not 1");
+    }
+  } else if (const std::string code = Text(document, "Code"); !code.empty() && code != "Success") {
+    return Fail(Errc::kDenied, "the answer is an error: " + JsonErrorText(text));
+  }
+  Credentials credentials;
+  credentials.access_key_id = Text(document, "AccessKeyId");
+  credentials.secret_access_key = Text(document, "SecretAccessKey");
+  credentials.session_token =
+      Text(document, kind == JsonReply::kProcess ? "SessionToken" : "Token");
+  if (credentials.access_key_id.empty() || credentials.secret_access_key.empty()) {
+    return Fail(Errc::kCorrupt, "the answer has no AccessKeyId and SecretAccessKey");
+  }
+  if (const auto expiration = document.find("Expiration");
+      expiration != document.end() && !expiration->is_null()) {
+    credentials.expires = net::ParseIsoDate(Text(document, "Expiration"));
+    if (!credentials.expires) return Fail(Errc::kCorrupt, "the answer's Expiration is not a date");
+  }
+  return credentials;
+}
+
+std::string JsonErrorText(std::string_view text) {
+  const json document = Parse(text);
+  if (!document.is_object()) return {};
+  std::string code = Text(document, "Code");
+  if (code.empty()) code = Text(document, "code");
+  std::string message = Text(document, "Message");
+  if (message.empty()) message = Text(document, "message");
+  if (!code.empty() && !message.empty()) code += ": ";
+  return Quoted(code + message);
+}
+
+}  // namespace leat::auth
