@@ -61,7 +61,8 @@ class Fetcher {
   virtual std::optional<digest::Expected> expected() const { return std::nullopt; }
 };
 
-/// A Fetcher from anything that reads a file's bytes so: Read(offset, length, sink, ctx) and expected().
+/// A Fetcher from anything that reads a file's bytes so: Read(offset, length, sink, ctx) and
+/// expected().
 template <typename Reader>
 class FetchFrom final : public Fetcher {
  public:
@@ -136,6 +137,11 @@ class Cache {
   /// The whole of a small file; fetched once however many threads and processes ask.
   Result<Data> ReadSmall(const FileKey& key, Lease& lease, Fetcher& fetcher,
                          const CallContext& ctx);
+
+  /// Bytes that a reader got without ReadSmall or LargeFile::Read.
+  void CountHit(std::uint64_t bytes) {
+    options_.counts->hit_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
 
   /// A large file, whether anything of it is here or not. `fetcher` lives in the file.
   std::shared_ptr<LargeFile> OpenLarge(const FileKey& key, std::shared_ptr<Lease> lease,

@@ -1,0 +1,506 @@
+#include "fuse/server.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string_view>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "base/log.h"
+#include "fuse/protocol.h"
+
+namespace leat::fuse {
+namespace {
+
+// No request of a read-only file system is longer; names are, at most, PATH_MAX.
+constexpr std::size_t kRequestBytes = 68 * 1024;
+constexpr std::uint64_t kForever = UINT64_MAX >> 1;
+constexpr std::uint32_t kMaxRead = 1 << 20;
+
+/// One request: its header and the bytes behind it.
+struct Request {
+  fuse_in_header header = {};
+  std::span<const std::byte> body;
+
+  template <typename T>
+  std::optional<T> Argument() const {
+    if (body.size() < sizeof(T)) return std::nullopt;
+    T out;
+    std::memcpy(&out, body.data(), sizeof(T));
+    return out;
+  }
+  /// The NUL-terminated name at the body's start, after `skip` bytes.
+  std::optional<std::string_view> Name(std::size_t skip = 0) const {
+    if (body.size() <= skip) return std::nullopt;
+    const auto* begin = reinterpret_cast<const char*>(body.data()) + skip;
+    const auto* end = static_cast<const char*>(std::memchr(begin, 0, body.size() - skip));
+    if (end == nullptr) return std::nullopt;
+    return std::string_view(begin, static_cast<std::size_t>(end - begin));
+  }
+};
+
+template <typename T>
+std::span<const std::byte> BytesOf(const T& value) {
+  return {reinterpret_cast<const std::byte*>(&value), sizeof(T)};
+}
+
+void Reply(int fd, std::uint64_t unique, int error, std::span<const std::byte> first = {},
+           std::span<const std::byte> second = {}) {
+  fuse_out_header header = {};
+  header.len = static_cast<std::uint32_t>(sizeof(header) + first.size() + second.size());
+  header.error = -error;
+  header.unique = unique;
+  const std::array<iovec, 3> parts = {{{&header, sizeof(header)},
+                                       {const_cast<std::byte*>(first.data()), first.size()},
+                                       {const_cast<std::byte*>(second.data()), second.size()}}};
+  // Bytes come straight from the cache file's mapping. Where its disk fails the kernel says EFAULT
+  // here, and nobody gets a SIGBUS.
+  if (::writev(fd, parts.data(), parts.size()) < 0 && errno == EFAULT) Reply(fd, unique, EIO);
+}
+
+/// The kinds of failure a read can have. That a reader was interrupted is its own doing; all else
+/// is EIO.
+int ErrnoOf(Errc code) { return code == Errc::kCancelled ? EINTR : EIO; }
+
+}  // namespace
+
+struct Server::State {
+  std::mutex mutex;
+  std::vector<std::thread> threads;  // guarded by mutex
+  std::unordered_map<std::uint64_t, std::stop_source>
+      waiting;  // requests that wait for bytes, by unique; guarded by mutex
+  std::atomic<int> idle{0};
+  os::UniqueFd clone;
+  int fd = -1;  // what is read from
+};
+
+namespace {
+
+/// Everything that handling one request needs.
+class Handler {
+ public:
+  Handler(const ServerOptions& options, int fd, const Request& request)
+      : options_(options), fs_(*options.fs), fd_(fd), in_(request) {}
+
+  void Fail(int error) const { Reply(fd_, in_.header.unique, error); }
+  void Ok(std::span<const std::byte> first = {}, std::span<const std::byte> second = {}) const {
+    Reply(fd_, in_.header.unique, 0, first, second);
+  }
+
+  fuse_attr AttrOf(const vfs::Attributes& a) const {
+    fuse_attr out = {};
+    out.ino = a.node;
+    out.size = a.size;
+    out.blocks = (a.size + 511) / 512;
+    const auto seconds = a.mtime_ns / 1'000'000'000;
+    out.mtime = out.ctime = out.atime = static_cast<std::uint64_t>(seconds);
+    out.mtimensec = out.ctimensec = out.atimensec =
+        static_cast<std::uint32_t>(a.mtime_ns - seconds * 1'000'000'000);
+    out.mode = a.is_dir ? S_IFDIR | 0555U : S_IFREG | 0444U;
+    out.nlink = a.links;
+    out.uid = options_.uid;
+    out.gid = options_.gid;
+    out.blksize = static_cast<std::uint32_t>(cache::kBlock);
+    return out;
+  }
+  fuse_entry_out EntryOf(const vfs::Attributes& a) const {
+    fuse_entry_out out = {};
+    out.nodeid = a.node;
+    out.entry_valid = out.attr_valid = kForever;
+    out.attr = AttrOf(a);
+    return out;
+  }
+
+  void Init();
+  void Lookup() const;
+  void GetAttr() const;
+  void Open() const;
+  void Release() const;
+  void ReadDirectory(bool plus) const;
+  void StatFs() const;
+  void GetXattr() const;
+  void ListXattr() const;
+
+ private:
+  std::int32_t BackingId(vfs::Node node, OpenRecord& record) const;
+
+  const ServerOptions& options_;
+  vfs::FileSystem& fs_;
+  const int fd_;
+  const Request& in_;
+};
+
+void Handler::Init() {
+  // flags2 came with 7.36; older kernels send less.
+  fuse_init_in init = {};
+  std::memcpy(&init, in_.body.data(), std::min(in_.body.size(), sizeof(init)));
+  if (in_.body.size() < 16) return Fail(EPROTO);
+  fuse_init_out out = {};
+  out.major = kMajor;
+  if (init.major > kMajor) return Ok(BytesOf(out));  // the kernel asks again with ours
+  if (init.major < kMajor || init.minor < 31) return Fail(EPROTO);
+  std::uint64_t offered = init.flags;
+  if ((init.flags & FUSE_INIT_EXT) != 0) offered |= static_cast<std::uint64_t>(init.flags2) << 32;
+  std::uint64_t wanted = FUSE_ASYNC_READ | FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS |
+                         FUSE_MAX_PAGES | FUSE_EXPLICIT_INVAL_DATA | FUSE_INIT_EXT | kInitHasResend;
+  if (options_.open_mode) {
+    wanted |= kInitPassthrough;
+  } else {
+    wanted |= FUSE_NO_OPEN_SUPPORT;
+  }
+  wanted |= FUSE_NO_OPENDIR_SUPPORT;
+  const std::uint64_t agreed = offered & wanted;
+  out.minor = std::min(init.minor, kMinor);
+  out.max_readahead = 32 << 20;
+  out.flags = static_cast<std::uint32_t>(agreed);
+  out.flags2 = static_cast<std::uint32_t>(agreed >> 32);
+  out.max_background = 128;
+  out.congestion_threshold = 96;
+  out.max_write = 4096;
+  out.max_pages = kMaxRead / 4096;
+  out.time_gran = 1;
+  if ((agreed & kInitPassthrough) != 0) SetMaxStackDepth(out, 1);
+  if (options_.connection != nullptr) {
+    options_.connection->has_resend = (agreed & kInitHasResend) != 0 ? 1 : 0;
+    options_.connection->has_passthrough = (agreed & kInitPassthrough) != 0 ? 1 : 0;
+    options_.connection->initialised = 1;
+  }
+  Ok(BytesOf(out));
+}
+
+void Handler::Lookup() const {
+  const auto name = in_.Name();
+  if (!name) return Fail(EINVAL);
+  if (!fs_.IsDirectory(in_.header.nodeid)) return Fail(ENOTDIR);
+  if (name->size() > 255) return Fail(ENAMETOOLONG);
+  std::optional<vfs::Node> node;
+  if (*name == ".") {
+    node = in_.header.nodeid;
+  } else if (*name == "..") {
+    node = fs_.Parent(in_.header.nodeid);
+  } else {
+    node = fs_.Lookup(in_.header.nodeid, *name);
+  }
+  if (!node) {
+    fuse_entry_out none = {};  // node 0: the kernel may remember that it is not there
+    none.entry_valid = kForever;
+    return Ok(BytesOf(none));
+  }
+  Ok(BytesOf(EntryOf(*fs_.Stat(*node))));
+}
+
+void Handler::GetAttr() const {
+  const auto attributes = fs_.Stat(in_.header.nodeid);
+  if (!attributes) return Fail(ESTALE);
+  fuse_attr_out out = {};
+  out.attr_valid = kForever;
+  out.attr = AttrOf(*attributes);
+  Ok(BytesOf(out));
+}
+
+std::int32_t Handler::BackingId(vfs::Node node, OpenRecord& record) const {
+  const std::int32_t known = record.backing_id.load();
+  if (known > 0) return known;
+  const int fd = fs_.PassthroughFd(node);
+  if (fd < 0) return -1;
+  BackingMap map = {fd, 0, 0};
+  const int id = ::ioctl(fd_, kIocBackingOpen, &map);
+  if (id <= 0) return -1;
+  // Kept for the connection's life: every open of the file must use the same.
+  record.backing_id = id;
+  return id;
+}
+
+void Handler::Open() const {
+  if (!options_.open_mode) return Fail(ENOSYS);
+  const auto open = in_.Argument<fuse_open_in>();
+  if (!open) return Fail(EINVAL);
+  if ((open->flags & O_ACCMODE) != O_RDONLY) return Fail(EROFS);
+  fuse_open_out out = {};
+  out.open_flags = FOPEN_KEEP_CACHE;
+  if (!options_.opens.empty()) {
+    OpenRecord& record = options_.opens[in_.header.nodeid % options_.opens.size()];
+    // A file is either read by us or by the kernel, as long as anybody has it open.
+    const bool may = options_.connection == nullptr || options_.connection->has_passthrough != 0;
+    std::int32_t id = -1;
+    if (may && record.plain_opens == 0) id = BackingId(in_.header.nodeid, record);
+    if (id > 0) {
+      out.open_flags = kOpenPassthrough;
+      SetBackingId(out, id);
+      out.fh = 1;
+    } else {
+      ++record.plain_opens;
+    }
+  }
+  Ok(BytesOf(out));
+}
+
+void Handler::Release() const {
+  if (const auto release = in_.Argument<fuse_release_in>();
+      release && release->fh == 0 && !options_.opens.empty()) {
+    OpenRecord& record = options_.opens[in_.header.nodeid % options_.opens.size()];
+    if (record.plain_opens > 0) --record.plain_opens;
+  }
+  Ok();
+}
+
+void Handler::ReadDirectory(bool plus) const {
+  const auto read = in_.Argument<fuse_read_in>();
+  if (!read) return Fail(EINVAL);
+  if (!fs_.IsDirectory(in_.header.nodeid)) return Fail(ENOTDIR);
+  const std::size_t room = std::min(read->size, kMaxRead);
+  std::vector<std::byte> out;
+  out.reserve(room);
+  const auto add = [&](std::uint64_t next, std::string_view name, vfs::Node node, bool dot) {
+    const std::size_t head = plus ? FUSE_NAME_OFFSET_DIRENTPLUS : FUSE_NAME_OFFSET;
+    const std::size_t size = FUSE_DIRENT_ALIGN(head + name.size());
+    if (out.size() + size > room) return false;
+    const std::size_t at = out.size();
+    out.resize(at + size);
+    const auto attributes = fs_.Stat(node);
+    fuse_dirent entry = {};
+    entry.ino = node;
+    entry.off = next;
+    entry.namelen = static_cast<std::uint32_t>(name.size());
+    entry.type = attributes->is_dir ? DT_DIR : DT_REG;
+    if (plus) {
+      // "." and ".." carry no node: the kernel must not count a lookup of them.
+      const fuse_entry_out full = dot ? fuse_entry_out{} : EntryOf(*attributes);
+      std::memcpy(out.data() + at, &full, sizeof(full));
+    }
+    std::memcpy(out.data() + at + head - FUSE_NAME_OFFSET, &entry, FUSE_NAME_OFFSET);
+    std::memcpy(out.data() + at + head, name.data(), name.size());
+    return true;
+  };
+  std::uint64_t position = read->offset;
+  bool more = true;
+  if (position == 0) more = add(++position, ".", in_.header.nodeid, true);
+  if (more && position == 1) more = add(++position, "..", fs_.Parent(in_.header.nodeid), true);
+  if (more) {
+    fs_.ReadDirectory(in_.header.nodeid, position - 2,
+                      [&](std::uint64_t i, std::string_view name, vfs::Node node) {
+                        return add(i + 3, name, node, false);
+                      });
+  }
+  Ok(out);
+}
+
+void Handler::StatFs() const {
+  fuse_statfs_out out = {};
+  out.st.bsize = out.st.frsize = 4096;
+  out.st.blocks = (fs_.total_bytes() + 4095) / 4096;
+  out.st.files = fs_.node_count();
+  out.st.namelen = 255;
+  Ok(BytesOf(out));
+}
+
+void Handler::GetXattr() const {
+  const auto get = in_.Argument<fuse_getxattr_in>();
+  const auto name = in_.Name(sizeof(fuse_getxattr_in));
+  if (!get || !name) return Fail(EINVAL);
+  const auto value = fs_.Attribute(in_.header.nodeid, *name);
+  if (!value) return Fail(ENODATA);
+  if (get->size == 0) {
+    fuse_getxattr_out out = {};
+    out.size = static_cast<std::uint32_t>(value->size());
+    return Ok(BytesOf(out));
+  }
+  if (value->size() > get->size) return Fail(ERANGE);
+  Ok(AsBytes(*value));
+}
+
+void Handler::ListXattr() const {
+  const auto get = in_.Argument<fuse_getxattr_in>();
+  if (!get) return Fail(EINVAL);
+  std::string names;
+  for (const std::string& name : fs_.AttributeNames(in_.header.nodeid))
+    names.append(name).push_back('\0');
+  if (get->size == 0) {
+    fuse_getxattr_out out = {};
+    out.size = static_cast<std::uint32_t>(names.size());
+    return Ok(BytesOf(out));
+  }
+  if (names.size() > get->size) return Fail(ERANGE);
+  Ok(AsBytes(names));
+}
+
+}  // namespace
+
+Server::Server(ServerOptions options)
+    : options_(std::move(options)), state_(std::make_unique<State>()) {
+  state_->fd = options_.fd;
+}
+
+Server::~Server() { Wait(); }
+
+void Server::Start() {
+  if (options_.resume) {
+    fuse_out_header resend = {};
+    resend.len = sizeof(resend);
+    resend.error = kNotifyResend;
+    // Kernels before 6.9 refuse it; what the dead server had read is lost to them.
+    [[maybe_unused]] const ssize_t n = ::write(options_.fd, &resend, sizeof(resend));
+  }
+  SpawnThread();
+  SpawnThread();
+}
+
+void Server::SpawnThread() {
+  const std::lock_guard lock(state_->mutex);
+  if (state_->threads.size() >= options_.max_threads) return;
+  state_->threads.emplace_back([this] { Loop(state_->fd); });
+}
+
+void Server::Wait() {
+  for (;;) {
+    std::vector<std::thread> threads;
+    {
+      const std::lock_guard lock(state_->mutex);
+      threads.swap(state_->threads);
+    }
+    if (threads.empty()) return;
+    for (std::thread& t : threads) t.join();
+  }
+}
+
+void Server::Loop(int fd) {
+  std::vector<std::byte> buffer(kRequestBytes);
+  for (;;) {
+    ++state_->idle;
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    const int error = errno;
+    --state_->idle;
+    if (n < 0 && (error == EINTR || error == EAGAIN || error == ENOENT)) continue;
+    if (n <= 0) return;  // ENODEV: unmounted
+    Handle({buffer.data(), static_cast<std::size_t>(n)});
+  }
+}
+
+void Server::Handle(std::span<const std::byte> bytes) {
+  Request in;
+  if (bytes.size() < sizeof(in.header)) return;
+  std::memcpy(&in.header, bytes.data(), sizeof(in.header));
+  in.body = bytes.subspan(sizeof(in.header));
+  Handler handler(options_, state_->fd, in);
+  const std::uint64_t unique = in.header.unique;
+  switch (in.header.opcode) {
+    case FUSE_INIT:
+      return handler.Init();
+    case FUSE_LOOKUP:
+      return handler.Lookup();
+    case FUSE_GETATTR:
+      return handler.GetAttr();
+    case FUSE_OPEN:
+      return handler.Open();
+    case FUSE_RELEASE:
+      return handler.Release();
+    case FUSE_READDIR:
+      return handler.ReadDirectory(false);
+    case FUSE_READDIRPLUS:
+      return handler.ReadDirectory(true);
+    case FUSE_STATFS:
+      return handler.StatFs();
+    case FUSE_GETXATTR:
+      return handler.GetXattr();
+    case FUSE_LISTXATTR:
+      return handler.ListXattr();
+    // Inodes live as long as the snapshot, so there is nothing to forget. These have no answer.
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+      return;
+    case FUSE_DESTROY:
+      return handler.Ok();
+    case FUSE_INTERRUPT: {
+      if (const auto interrupt = in.Argument<fuse_interrupt_in>()) {
+        const std::lock_guard lock(state_->mutex);
+        const auto it = state_->waiting.find(interrupt->unique);
+        if (it != state_->waiting.end()) {
+          it->second.request_stop();
+          return;
+        }
+      }
+      return handler.Fail(EAGAIN);  // not begun yet, or just answered: the kernel knows which, and
+                                    // asks again if need be
+    }
+    case FUSE_READ: {
+      const auto read = in.Argument<fuse_read_in>();
+      if (!read) return handler.Fail(EINVAL);
+      const std::uint64_t length = std::min(read->size, kMaxRead);
+      if (const auto data = options_.fs->TryRead(in.header.nodeid, read->offset, length))
+        return handler.Ok(data->bytes);
+      // This thread is going to wait: another must be there to listen.
+      if (state_->idle == 0) SpawnThread();
+      std::stop_source stop;
+      {
+        const std::lock_guard lock(state_->mutex);
+        state_->waiting.emplace(unique, stop);
+      }
+      const auto data = options_.fs->Read(in.header.nodeid, read->offset, length,
+                                          {stop.get_token(), CallContext{}.deadline});
+      {
+        const std::lock_guard lock(state_->mutex);
+        state_->waiting.erase(unique);
+      }
+      return data ? handler.Ok(data->bytes) : handler.Fail(ErrnoOf(data.error().code()));
+    }
+    case FUSE_ACCESS: {
+      const auto access = in.Argument<fuse_access_in>();
+      return handler.Fail(access && (access->mask & W_OK) != 0 ? EROFS : 0);
+    }
+    case FUSE_SETATTR:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_LINK:
+    case FUSE_SYMLINK:
+    case FUSE_WRITE:
+    case FUSE_CREATE:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+    case FUSE_TMPFILE:
+      return handler.Fail(EROFS);
+    // ENOSYS tells the kernel not to ask again: OPENDIR and FLUSH cost no round trip then, LSEEK
+    // and POLL fall back to its own.
+    default:
+      return handler.Fail(ENOSYS);
+  }
+}
+
+void ServeErrors(int fd) {
+  std::vector<std::byte> buffer(kRequestBytes);
+  fuse_out_header resend = {};
+  resend.len = sizeof(resend);
+  resend.error = kNotifyResend;
+  [[maybe_unused]] const ssize_t sent = ::write(fd, &resend, sizeof(resend));
+  for (;;) {
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;
+    if (n <= 0) return;
+    fuse_in_header header;
+    if (static_cast<std::size_t>(n) < sizeof(header)) continue;
+    std::memcpy(&header, buffer.data(), sizeof(header));
+    if (header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET ||
+        header.opcode == FUSE_INTERRUPT)
+      continue;
+    Reply(fd, header.unique, EIO);
+  }
+}
+
+}  // namespace leat::fuse

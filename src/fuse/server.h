@@ -1,0 +1,82 @@
+// The kernel's FUSE protocol <-> vfs, nothing else (design decisions 6 and 7).
+#ifndef LEAT_FUSE_SERVER_H_
+#define LEAT_FUSE_SERVER_H_
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "base/error.h"
+#include "os/file.h"
+#include "vfs/file_system.h"
+
+namespace leat::fuse {
+
+/// What must outlive a server that dies, in memory that its successor sees too: how often a file is
+/// open past the cache's complete state, and the kernel's number of its backing file (0: none yet).
+struct OpenRecord {
+  std::atomic<std::uint32_t> plain_opens;
+  std::atomic<std::int32_t> backing_id;
+};
+
+/// Zeroed memory is a valid value.
+struct ConnectionRecord {
+  std::atomic<std::uint32_t> initialised;
+  std::atomic<std::uint32_t> has_resend;
+  std::atomic<std::uint32_t> has_passthrough;
+};
+
+struct ServerOptions {
+  vfs::FileSystem* fs = nullptr;  ///< outlives the server
+  int fd = -1;                    ///< /dev/fuse (or a SOCK_SEQPACKET that plays it); borrowed
+  /// Files are opened and released (so that complete large ones can be handed to the kernel); else
+  /// OPEN is answered ENOSYS and no file costs a round trip to open. Holds for the connection's
+  /// life.
+  bool open_mode = false;
+  std::span<OpenRecord> opens =
+      {};  ///< of the files, by node number modulo its size; for open_mode
+  ConnectionRecord* connection = nullptr;  ///< may be null
+  /// The kernel has been through INIT with a server that died: asks it to send again what that one
+  /// left unanswered.
+  bool resume = false;
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::size_t max_threads = 128;
+};
+
+/// Serves one connection on threads of its own until the kernel ends it. What it reads is trusted
+/// to be from the kernel no further than that nothing in it can make the server read or write out
+/// of bounds.
+class Server {
+ public:
+  explicit Server(ServerOptions options);
+  /// The connection must have ended (or the process is about to).
+  ~Server();
+
+  void Start();
+  /// Returns when the connection has ended.
+  void Wait();
+
+  /// Handles one request as it was read; for fuzzing and tests.
+  void Handle(std::span<const std::byte> request);
+
+ private:
+  struct State;
+  void Loop(int fd);
+  void SpawnThread();
+
+  const ServerOptions options_;
+  std::unique_ptr<State> state_;
+};
+
+/// Answers everything with EIO: for the time after the data process has died too often.
+void ServeErrors(int fd);
+
+}  // namespace leat::fuse
+
+#endif  // LEAT_FUSE_SERVER_H_

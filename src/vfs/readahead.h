@@ -1,0 +1,80 @@
+// Notices sequential readers and says what they will want next.
+#ifndef LEAT_VFS_READAHEAD_H_
+#define LEAT_VFS_READAHEAD_H_
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "base/bytes.h"
+
+namespace leat::vfs {
+
+/// What to fetch for a read: what it needs, and what will be needed.
+struct Plan {
+  std::uint64_t ahead_begin = 0, ahead_end = 0;  ///< empty where nothing is foreseen
+  std::uint64_t request = 0;                     ///< bytes a request
+};
+
+/// Several sequential readers of one file, by where they are (the protocol tells no handles apart).
+/// Not thread-safe.
+class Readahead {
+ public:
+  /// A read of [offset, offset + length) of a file of `size` bytes. The window begins with the
+  /// first read of a stream at the file's start, or with the second read in sequence elsewhere,
+  /// doubles with every read, and ends at `max`.
+  Plan OnRead(std::uint64_t offset, std::uint64_t length, std::uint64_t size, std::uint64_t max) {
+    ++clock_;
+    const std::uint64_t end = std::min(size, offset + length);
+    Stream* stream = nullptr;
+    for (Stream& s : streams_) {
+      // The kernel sends a reader's requests side by side, so they arrive a little out of order.
+      const std::uint64_t slack = kSlack + length;
+      if (s.used != 0 && offset + slack >= s.next && offset <= s.next + slack) {
+        stream = &s;
+        break;
+      }
+    }
+    if (stream == nullptr) {
+      stream = &*std::ranges::min_element(streams_, {}, &Stream::used);
+      *stream = Stream{};
+      stream->begin = offset;
+      stream->window = offset == 0 ? kFirstWindow : 0;
+    } else {
+      if (end <= stream->next && stream->next - stream->begin > length) {
+        stream->used = clock_;  // a straggler, or bytes read again: no news
+        return {};
+      }
+      stream->window = std::clamp<std::uint64_t>(stream->window * 2, kFirstWindow, max);
+    }
+    stream->used = clock_;
+    stream->next = std::max(stream->next, end);
+    if (stream->window == 0) return {};
+    Plan plan;
+    const std::uint64_t until = std::min(size, stream->next + stream->window);
+    plan.ahead_begin = std::max(stream->ahead, end);
+    plan.ahead_end = until;
+    plan.request = std::clamp<std::uint64_t>(stream->window / 4, kMiB, 8 * kMiB);
+    // In whole requests, so that a long file is not fetched in crumbs; the last one is short.
+    if (until < size && plan.ahead_begin < until && until - plan.ahead_begin < plan.request &&
+        stream->ahead > end)
+      return {};
+    if (plan.ahead_begin >= plan.ahead_end) return {};
+    stream->ahead = plan.ahead_end;
+    return plan;
+  }
+
+ private:
+  static constexpr std::uint64_t kFirstWindow = kMiB;
+  static constexpr std::uint64_t kSlack = kMiB;
+
+  struct Stream {
+    std::uint64_t begin = 0, next = 0, window = 0, ahead = 0, used = 0;
+  };
+  std::array<Stream, 8> streams_;
+  std::uint64_t clock_ = 0;
+};
+
+}  // namespace leat::vfs
+
+#endif  // LEAT_VFS_READAHEAD_H_
