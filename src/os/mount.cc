@@ -1,0 +1,197 @@
+#include "os/mount.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/mount.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <sstream>
+#include <vector>
+
+namespace leat::os {
+namespace {
+
+int OpenTree(int dir, const char* path, unsigned flags) {
+  return static_cast<int>(::syscall(SYS_open_tree, dir, path, flags));
+}
+int MountSetattr(int dir, const char* path, unsigned flags, const mount_attr& attr) {
+  return static_cast<int>(::syscall(SYS_mount_setattr, dir, path, flags, &attr, sizeof(attr)));
+}
+
+/// The words of /proc/self/mountinfo's escapes.
+std::string Unescape(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
+      i += 3;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<UniqueFd> CloneTree(const std::string& path) {
+  UniqueFd fd(OpenTree(AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
+  if (!fd) return FailErrno(errno, "attaching " + path);
+  return fd;
+}
+
+Status SetReadOnly(const UniqueFd& tree) {
+  mount_attr attr = {};
+  attr.attr_set = MOUNT_ATTR_RDONLY;
+  if (MountSetattr(tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, attr) != 0) return FailErrno(errno, "making a mount read-only");
+  return {};
+}
+
+Status SetReadOnlyAt(const std::string& path) {
+  mount_attr attr = {};
+  attr.attr_set = MOUNT_ATTR_RDONLY;
+  if (MountSetattr(AT_FDCWD, path.c_str(), 0, attr) != 0) return FailErrno(errno, "making " + path + " read-only");
+  return {};
+}
+
+Status MakeAllSlave() {
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return FailErrno(errno, "making the mounts private");
+  return {};
+}
+
+Status AttachTree(const UniqueFd& tree, const std::string& path) {
+  if (::syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, path.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0) {
+    return FailErrno(errno, "mounting at " + path);
+  }
+  return {};
+}
+
+Status MountTmpfs(const std::string& path, const std::string& options) {
+  if (::mount("leat", path.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, options.c_str()) != 0) {
+    return FailErrno(errno, "mounting a tmpfs at " + path);
+  }
+  return {};
+}
+
+Result<FuseMount> NewFuseMount(const FuseMountOptions& options) {
+  FuseMount out;
+  LEAT_ASSIGN_OR_RETURN(out.device, Open(options.device, O_RDWR));
+  const UniqueFd fs(static_cast<int>(::syscall(SYS_fsopen, "fuse", FSOPEN_CLOEXEC)));
+  if (!fs) return FailErrno(errno, "opening the FUSE file system");
+  const auto set = [&](const char* key, const std::string& value) {
+    return ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) == 0;
+  };
+  const auto flag = [&](const char* key) {
+    return ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_SET_FLAG, key, nullptr, 0) == 0;
+  };
+  if (!set("source", "leat") || !set("subtype", "leat") || !set("fd", std::to_string(out.device.get())) ||
+      !set("rootmode", "40555") || !set("user_id", std::to_string(options.uid)) ||
+      !set("group_id", std::to_string(options.gid)) || !flag("default_permissions") ||
+      (options.allow_other && !flag("allow_other"))) {
+    return FailErrno(errno, "setting up a FUSE mount");
+  }
+  if (::syscall(SYS_fsconfig, fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+    return FailErrno(errno, "making a FUSE mount");
+  }
+  out.mount.Reset(static_cast<int>(
+      ::syscall(SYS_fsmount, fs.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY)));
+  if (!out.mount) return FailErrno(errno, "making a FUSE mount");
+  return out;
+}
+
+namespace {
+
+/// Runs fusermount3; its words on stderr, joined in one line, are the reason of a failure.
+Status RunFusermount(const std::vector<std::string>& words, int comm_fd) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return FailErrno(errno, "fusermount3");
+  UniqueFd out(ends[0]), in(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid < 0) return FailErrno(errno, "fusermount3");
+  if (pid == 0) {
+    std::vector<char*> argv;
+    argv.push_back(const_cast<char*>("fusermount3"));
+    for (const std::string& w : words) argv.push_back(const_cast<char*>(w.c_str()));
+    argv.push_back(nullptr);
+    ::dup2(in.get(), STDERR_FILENO);
+    if (comm_fd >= 0) {
+      ::fcntl(comm_fd, F_SETFD, 0);
+      ::setenv("_FUSE_COMMFD", std::to_string(comm_fd).c_str(), 1);
+    }
+    ::execvp("fusermount3", argv.data());
+    constexpr std::string_view kMissing = "fusermount3 is not installed (Debian: apt-get install fuse3)";
+    [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, kMissing.data(), kMissing.size());
+    ::_exit(127);
+  }
+  in.Reset();
+  std::string said(4096, '\0');
+  std::size_t size = 0;
+  for (ssize_t n; size < said.size() && (n = ::read(out.get(), said.data() + size, said.size() - size)) > 0;) {
+    size += static_cast<std::size_t>(n);
+  }
+  said.resize(size);
+  while (!said.empty() && said.back() == '\n') said.pop_back();
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (status != 0) return Fail(Errc::kDenied, said.empty() ? "fusermount3 failed" : said);
+  return {};
+}
+
+}  // namespace
+
+Result<UniqueFd> FusermountMount(const std::string& dir, bool allow_other) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return FailErrno(errno, "fusermount3");
+  const UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const std::string options = fmt::format("ro,nosuid,nodev,fsname=leat,subtype=leat,default_permissions{}", allow_other ? ",allow_other" : "");
+  LEAT_RETURN_IF_ERROR(RunFusermount({"-o", options, "--", dir}, theirs.get()));
+  theirs.Reset();
+  char byte;
+  iovec io = {&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  msghdr message = {};
+  message.msg_iov = &io;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  if (::recvmsg(ours.get(), &message, MSG_CMSG_CLOEXEC) <= 0) return FailErrno(errno, "fusermount3");
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return Fail(Errc::kInternal, "fusermount3 sent no descriptor");
+  int fd;
+  std::memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+  return UniqueFd(fd);
+}
+
+Status FusermountUnmount(const std::string& dir) { return RunFusermount({"-u", "-z", "--", dir}, -1); }
+
+std::string DeviceOfMount(const std::string& path) {
+  const auto text = ReadFile("/proc/self/mountinfo");
+  if (!text) return "";
+  std::string found;
+  std::istringstream lines(*text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string id, parent, device, root, point;
+    words >> id >> parent >> device >> root >> point;
+    if (Unescape(point) == path) found = device;  // the last one is on top
+  }
+  return found;
+}
+
+void SetReadahead(const std::string& device, unsigned kib) {
+  if (device.empty()) return;
+  const auto fd = Open("/sys/class/bdi/" + device + "/read_ahead_kb", O_WRONLY);
+  if (!fd) return;
+  const std::string text = std::to_string(kib);
+  [[maybe_unused]] const ssize_t n = ::write(fd->get(), text.data(), text.size());
+}
+
+}  // namespace leat::os

@@ -1,0 +1,51 @@
+// Mounts, by the calls that work on descriptors (Linux 5.12 and later): a tree is made ready before it is visible anywhere.
+#ifndef LEAT_OS_MOUNT_H_
+#define LEAT_OS_MOUNT_H_
+
+#include <sys/types.h>
+
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "os/file.h"
+
+namespace leat::os {
+
+/// A detached copy of the tree at `path` with all mounts below it.
+Result<UniqueFd> CloneTree(const std::string& path);
+/// Everything in a detached tree becomes read-only, recursively; no superblock is touched.
+Status SetReadOnly(const UniqueFd& tree);
+/// The mount at `path` alone.
+Status SetReadOnlyAt(const std::string& path);
+/// What happens to the mounts of the whole namespace from here on comes in, and does not go out.
+Status MakeAllSlave();
+Status AttachTree(const UniqueFd& tree, const std::string& path);
+/// `options` as for mount(8): "mode=755,size=1m".
+Status MountTmpfs(const std::string& path, const std::string& options);
+
+/// A FUSE file system whose server has not begun: the descriptor to serve and the detached mount. The device is opened and the mount
+/// made in the calling process's user namespace, which must be the same for both.
+struct FuseMount {
+  UniqueFd device;
+  UniqueFd mount;
+};
+struct FuseMountOptions {
+  std::string device = "/dev/fuse";
+  uid_t uid = 0;
+  gid_t gid = 0;
+  bool allow_other = false;
+};
+Result<FuseMount> NewFuseMount(const FuseMountOptions& options);
+/// The same through fusermount3, attached at `dir`: for users who may not mount.
+Result<UniqueFd> FusermountMount(const std::string& dir, bool allow_other);
+Status FusermountUnmount(const std::string& dir);
+
+/// "0:45" of the mount at `path`, without asking its file system; empty if there is none.
+std::string DeviceOfMount(const std::string& path);
+/// The kernel's readahead of a file system, where that may be set.
+void SetReadahead(const std::string& device, unsigned kib);
+
+}  // namespace leat::os
+
+#endif  // LEAT_OS_MOUNT_H_
