@@ -66,16 +66,17 @@ Status EntryReader::Read(std::uint64_t offset, std::uint64_t length, const store
       },
       ctx));
   if (got != length) {
-    return Fail(Errc::kCorrupt, fmt::format("{}: {} of {} bytes arrived", content_->UrlOf(file_),
-                                            got, length));
+    return Fail(Errc::kCorrupt,
+                fmt::format("{}: {} of {} bytes arrived", content_->UrlOf(file_), got, length));
   }
   if (whole && hasher) {
     const std::string actual = hasher->Finish();
     if (actual != promised->value) {
-      return Fail(Errc::kCorrupt,
-                  fmt::format("{}: the bytes that arrived have the {} {}, but the store promised {}",
-                              content_->UrlOf(file_), digest::KindName(promised->kind),
-                              ToHex(AsBytes(actual)), ToHex(AsBytes(promised->value))));
+      return Fail(
+          Errc::kCorrupt,
+          fmt::format("{}: the bytes that arrived have the {} {}, but the store promised {}",
+                      content_->UrlOf(file_), digest::KindName(promised->kind),
+                      ToHex(AsBytes(actual)), ToHex(AsBytes(promised->value))));
     }
   }
   return {};

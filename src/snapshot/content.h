@@ -1,4 +1,5 @@
-// The bytes of a snapshot's entries: where they are in the store, pinned to the version that the snapshot saw.
+// The bytes of a snapshot's entries: where they are in the store, pinned to the version that the
+// snapshot saw.
 #ifndef LEAT_SNAPSHOT_CONTENT_H_
 #define LEAT_SNAPSHOT_CONTENT_H_
 
@@ -33,8 +34,9 @@ class EntryReader {
  public:
   EntryReader(std::shared_ptr<const Content> content, FileIndex file);
 
-  /// Delivers exactly [offset, offset + length) of the version that the snapshot saw. A read of the whole is checked against the
-  /// digest that the store promises (kCorrupt); kConflict: the object has been replaced.
+  /// Delivers exactly [offset, offset + length) of the version that the snapshot saw. A read of the
+  /// whole is checked against the digest that the store promises (kCorrupt); kConflict: the object
+  /// has been replaced.
   Status Read(std::uint64_t offset, std::uint64_t length, const store::Sink& sink,
               const CallContext& ctx);
   /// The digest of the whole, once a response has told it.
