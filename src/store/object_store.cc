@@ -23,6 +23,13 @@ bool SameVersion(const Version& wanted, const Version& now) {
   return wanted.version_id.empty() || wanted.version_id == now.version_id;
 }
 
+std::unexpected<Error> FailReplaced(const std::string& url, const Version& was,
+                                    const Version& now) {
+  const std::string to =
+      !was.etag.empty() && !now.etag.empty() ? "\"" + Printable(now.etag) + "\"" : NameOf(now);
+  return Fail(Errc::kConflict, url + " was replaced (" + NameOf(was) + " is now " + to + ")");
+}
+
 std::string ObjectStore::UrlOf(std::string_view key) const {
   std::string url(Describe());
   url += '/';

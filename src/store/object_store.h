@@ -29,11 +29,13 @@ struct Version {
   bool empty() const { return etag.empty() && version_id.empty(); }
   bool operator==(const Version&) const = default;
 };
-/// "etag "9a…"", "version 7Kd…" or "no version": for messages, long ones shortened.
+/// "etag "9a…"", "version 7Kd…" or "no version": for messages.
 std::string NameOf(const Version& version);
 /// Whether an object at `now` is what was pinned as `wanted`: where both name a version id and no
 /// etag, by that; else by etag.
 bool SameVersion(const Version& wanted, const Version& now);
+/// kConflict: "<url> was replaced (etag "9a…" is now "38…")".
+std::unexpected<Error> FailReplaced(const std::string& url, const Version& was, const Version& now);
 
 struct ObjectInfo {
   std::string key;

@@ -121,7 +121,7 @@ class LocalStore final : public ObjectStore {
     LEAT_ASSIGN_OR_RETURN(const Fd file, OpenFile(key, O_RDONLY | O_NONBLOCK, st));
     const ObjectInfo info = InfoOf(std::string(key), st);
     if (!SameVersion(options.if_version, info.version)) {
-      return Replaced(key, options.if_version, info.version);
+      return FailReplaced(UrlOf(key), options.if_version, info.version);
     }
     if (options.on_info) LEAT_RETURN_IF_ERROR(options.on_info(info));
     const std::uint64_t from = std::min(options.offset, info.size);
@@ -221,12 +221,6 @@ class LocalStore final : public ObjectStore {
       return Fail(Errc::kUnsupported, UrlOf(key) + ": a folder keeps no versions");
     }
     return {};
-  }
-
-  std::unexpected<Error> Replaced(std::string_view key, const Version& was,
-                                  const Version& now) const {
-    return Fail(Errc::kConflict,
-                UrlOf(key) + " was replaced (" + NameOf(was) + " is now " + NameOf(now) + ")");
   }
 
   Result<Fd> OpenFile(std::string_view key, int flags, struct stat& st) const {

@@ -49,8 +49,7 @@ class MemoryStore final : public ObjectStore {
     LEAT_RETURN_IF_ERROR(Begin(key, ctx));
     LEAT_ASSIGN_OR_RETURN(Stored stored, Find(key, options.if_version.version_id));
     if (!SameVersion(options.if_version, stored.info.version)) {
-      return Fail(Errc::kConflict, UrlOf(key) + " was replaced (" + NameOf(options.if_version) +
-                                       " is now " + NameOf(stored.info.version) + ")");
+      return FailReplaced(UrlOf(key), options.if_version, stored.info.version);
     }
     const std::span<const std::byte> body = AsBytes(*stored.body);
     const std::uint64_t from = std::min<std::uint64_t>(options.offset, body.size());

@@ -16,16 +16,19 @@ namespace leat::store::s3 {
 struct S3Options {
   std::string bucket;
   std::string region = "us-east-1";
-  std::string endpoint;            ///< "http://127.0.0.1:7480"; empty: AWS's own for the region
-  std::string addressing_style;    ///< "path", "virtual", or "auto": virtual on AWS where the bucket's name allows it, else path
-  std::string ca_file;             ///< empty: the system's
+  std::string endpoint;          ///< "http://127.0.0.1:7480"; empty: AWS's own for the region
+  std::string addressing_style;  ///< "path", "virtual", or "auto": virtual on AWS where the
+                                 ///< bucket's name allows it, else path
+  std::string ca_file;           ///< empty: the system's
   bool requester_pays = false;
 };
 
-/// One bucket. Finds the right region from a redirect and keeps to it; corrects the clock once from the server's Date when the
-/// store says that it is skewed; asks for new credentials once when the store says that they have expired. `credentials`, `http`
-/// and `clock` outlive it. kInvalid when bucket or endpoint is malformed.
-Result<std::unique_ptr<ObjectStore>> MakeS3Store(S3Options options, auth::CredentialProvider& credentials,
+/// One bucket. Finds the right region from a redirect and keeps to it; corrects the clock once from
+/// the server's Date when the store says that it is skewed; asks for new credentials once when the
+/// store says that they have expired. `credentials`, `http` and `clock` outlive it. kInvalid when
+/// bucket or endpoint is malformed.
+Result<std::unique_ptr<ObjectStore>> MakeS3Store(S3Options options,
+                                                 auth::CredentialProvider& credentials,
                                                  net::HttpTransport& http, Clock& clock);
 
 }  // namespace leat::store::s3

@@ -1,0 +1,41 @@
+// Where a bucket's requests go to: the region's or the user's endpoint, in virtual-host or path
+// style. https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
+#ifndef LEAT_STORE_S3_ENDPOINT_H_
+#define LEAT_STORE_S3_ENDPOINT_H_
+
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "net/url.h"
+
+namespace leat::store::s3 {
+
+/// A value.
+class Endpoint {
+ public:
+  /// `url` empty: AWS's own for the region. kInvalid when the bucket's name cannot be one anywhere,
+  /// or for a malformed URL.
+  static Result<Endpoint> Make(std::string bucket, std::string region, std::string_view url,
+                               std::string_view addressing_style);
+
+  /// The same bucket in another region: on AWS another host, elsewhere only another name in the
+  /// signature.
+  Endpoint InRegion(std::string region) const;
+
+  /// "https://bucket.s3.eu-west-1.amazonaws.com/a%20b"; of the bucket itself for an empty key.
+  std::string UrlOf(std::string_view key, std::string_view query) const;
+  const std::string& region() const { return region_; }
+  /// "https://minio.lab:9000", for messages; AWS has one name, whatever the region.
+  std::string Name() const;
+
+ private:
+  std::string bucket_, region_;
+  net::Url base_;     ///< path without a trailing '/'
+  bool aws_ = false;  ///< the host follows from the region
+  bool virtual_ = false;
+};
+
+}  // namespace leat::store::s3
+
+#endif  // LEAT_STORE_S3_ENDPOINT_H_

@@ -1,0 +1,141 @@
+#include "store/s3/xml.h"
+
+#include <algorithm>
+#include <cstring>
+#include <pugixml.hpp>
+#include <utility>
+
+#include "base/log.h"
+#include "net/url.h"
+#include "store/http_answer.h"
+
+namespace leat::store::s3 {
+namespace {
+
+/// No normalisation of line ends or spaces: a key may hold any.
+constexpr unsigned kParse = pugi::parse_cdata | pugi::parse_escapes | pugi::parse_ws_pcdata_single;
+
+bool Is(const pugi::xml_node& node, const char* name) {
+  return std::strcmp(node.name(), name) == 0;
+}
+
+/// An element's text, in one piece or several (CDATA).
+std::string TextOf(const pugi::xml_node& element) {
+  const pugi::xml_node first = element.first_child();
+  if (!first.next_sibling()) return first.value();
+  std::string text;
+  for (const pugi::xml_node& part : element.children()) text += part.value();
+  return text;
+}
+
+/// As encoding-type=url writes it: '+' is a space.
+std::string Decode(std::string text) {
+  std::replace(text.begin(), text.end(), '+', ' ');
+  return text.find('%') == text.npos ? std::move(text) : net::PercentDecode(text);
+}
+
+/// The only element at the top, if it has that name.
+pugi::xml_node RootNamed(const pugi::xml_document& document, const char* name) {
+  pugi::xml_node root;
+  for (const pugi::xml_node& node : document.children()) {
+    if (node.type() != pugi::node_element) continue;
+    if (root) return {};
+    root = node;
+  }
+  return Is(root, name) ? root : pugi::xml_node();
+}
+
+Result<ObjectInfo> ParseEntry(const pugi::xml_node& contents, bool encoded) {
+  ObjectInfo info;
+  bool has_key = false, has_size = false;
+  for (const pugi::xml_node& field : contents.children()) {
+    if (Is(field, "Key")) {
+      info.key = encoded ? Decode(TextOf(field)) : TextOf(field);
+      has_key = !info.key.empty();
+    } else if (Is(field, "Size")) {
+      const auto size = ParseDecimal(field.child_value());
+      has_size = size.has_value();
+      info.size = size.value_or(0);
+    } else if (Is(field, "ETag")) {
+      info.version.etag = UnquoteEtag(TextOf(field));
+    } else if (Is(field, "LastModified")) {
+      info.modified = net::ParseIsoDate(field.child_value());
+    } else if (Is(field, "StorageClass")) {
+      info.archived = IsArchiveClass(field.child_value());
+    }
+  }
+  if (!has_key) return Fail(Errc::kCorrupt, "the listing has an entry without a key");
+  if (!has_size) {
+    return Fail(Errc::kCorrupt, "the listing has no size for \"" + Printable(info.key) + "\"");
+  }
+  return info;
+}
+
+}  // namespace
+
+bool IsArchiveClass(std::string_view storage_class) {
+  return storage_class == "GLACIER" || storage_class == "DEEP_ARCHIVE";
+}
+
+Result<Listing> ParseListing(std::string& document) {
+  pugi::xml_document xml;
+  const auto parsed =
+      xml.load_buffer_inplace(document.data(), document.size(), kParse, pugi::encoding_utf8);
+  if (!parsed) {
+    return Fail(Errc::kCorrupt,
+                std::string("the listing is not well-formed XML: ") + parsed.description());
+  }
+  const pugi::xml_node root = RootNamed(xml, "ListBucketResult");
+  if (!root) return Fail(Errc::kCorrupt, "the listing is no ListBucketResult");
+
+  Listing listing;
+  bool encoded = false;
+  std::size_t entries = 0;
+  std::string_view truncated;
+  for (const pugi::xml_node& node : root.children()) {
+    if (Is(node, "Contents")) {
+      ++entries;
+    } else if (Is(node, "IsTruncated")) {
+      truncated = node.child_value();
+    } else if (Is(node, "EncodingType")) {
+      encoded = std::strcmp(node.child_value(), "url") == 0;
+    } else if (Is(node, "KeyCount") || Is(node, "StartAfter") || Is(node, "ContinuationToken")) {
+      listing.is_v2 = true;
+    } else if (Is(node, "NextContinuationToken")) {
+      listing.is_v2 = true;
+      listing.next = TextOf(node);
+    } else if (Is(node, "NextMarker")) {
+      listing.next = TextOf(node);
+    }
+  }
+  if (truncated != "true" && truncated != "false") {
+    return Fail(Errc::kCorrupt, "the listing does not say whether it is truncated");
+  }
+  listing.truncated = truncated == "true";
+  if (encoded && !listing.is_v2) listing.next = Decode(std::move(listing.next));
+  listing.objects.reserve(entries);
+  for (const pugi::xml_node& node : root.children()) {
+    if (!Is(node, "Contents")) continue;
+    LEAT_ASSIGN_OR_RETURN(auto entry, ParseEntry(node, encoded));
+    listing.objects.push_back(std::move(entry));
+  }
+  return listing;
+}
+
+std::optional<S3Error> ParseError(std::string_view document) {
+  pugi::xml_document xml;
+  if (!xml.load_buffer(document.data(), document.size(), kParse, pugi::encoding_utf8)) {
+    return std::nullopt;
+  }
+  const pugi::xml_node root = RootNamed(xml, "Error");
+  if (!root) return std::nullopt;
+  S3Error error;
+  error.code = root.child_value("Code");
+  error.message = root.child_value("Message");
+  error.region = root.child_value("Region");
+  error.endpoint = root.child_value("Endpoint");
+  error.storage_class = root.child_value("StorageClass");
+  return error;
+}
+
+}  // namespace leat::store::s3

@@ -1,0 +1,44 @@
+// The XML documents that S3 answers with.
+// https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html and
+// RESTErrorResponses.html
+#ifndef LEAT_STORE_S3_XML_H_
+#define LEAT_STORE_S3_XML_H_
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/object_store.h"
+
+namespace leat::store::s3 {
+
+struct Listing {
+  std::vector<ObjectInfo> objects;
+  bool truncated = false;
+  /// The server knows version 2: without it start-after was ignored.
+  bool is_v2 = false;
+  /// Where the server would go on: NextContinuationToken, or V1's NextMarker.
+  std::string next;
+};
+/// Parses in place: `document` is scratch afterwards. Keys are decoded where the server says that
+/// it encoded them. kCorrupt for what is not well-formed, has another root, or an entry without key
+/// or size. Order is the caller's to check.
+Result<Listing> ParseListing(std::string& document);
+
+struct S3Error {
+  std::string code;      ///< "NoSuchKey"
+  std::string message;   ///< for people, in the server's words
+  std::string region;    ///< of the bucket, where this endpoint is not
+  std::string endpoint;  ///< that should be asked instead
+  std::string storage_class;
+};
+/// nullopt for anything that is not an <Error> document.
+std::optional<S3Error> ParseError(std::string_view document);
+
+/// Whether objects of that class must be restored before they can be read (GLACIER_IR need not).
+bool IsArchiveClass(std::string_view storage_class);
+
+}  // namespace leat::store::s3
+
+#endif  // LEAT_STORE_S3_XML_H_
