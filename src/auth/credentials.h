@@ -30,8 +30,9 @@ struct Credentials {
 class CredentialProvider {
  public:
   virtual ~CredentialProvider() = default;
-  /// Good for at least a minute from now where the provider could have it so. kNotFound: this provider is not configured
-  /// (the chain goes on); any other error: it is configured and does not work (the chain stops: the user meant it).
+  /// Good for at least a minute from now where the provider could have it so. kNotFound: this
+  /// provider is not configured (the chain goes on); any other error: it is configured and does not
+  /// work (the chain stops: the user meant it).
   virtual Result<Credentials> Get(const CallContext& ctx) = 0;
   /// The store refused what Get gave last as expired or unknown: the next Get asks anew.
   virtual void Invalidate() {}
@@ -46,13 +47,16 @@ struct AwsChainOptions {
   std::string region;   ///< for STS
   std::string ca_file;
 };
-/// AWS's order: environment (unless a profile was asked for by the mount); web identity (AWS_WEB_IDENTITY_TOKEN_FILE +
-/// AWS_ROLE_ARN, or the profile's); the profile's role_arn with source_profile or credential_source; its static keys; its
-/// credential_process; the container endpoint (AWS_CONTAINER_CREDENTIALS_*: ECS, EKS pod identity); IMDSv2. Where nothing is
-/// configured: anonymous. What has been found is kept, and refreshed before it expires (in the call that finds it within
-/// five minutes of its end; a failure to refresh matters only once it has expired). `http`, `clock` and `config` outlive it.
+/// AWS's order: environment (unless a profile was asked for by the mount); web identity
+/// (AWS_WEB_IDENTITY_TOKEN_FILE + AWS_ROLE_ARN, or the profile's); the profile's role_arn with
+/// source_profile or credential_source; its static keys; its credential_process; the container
+/// endpoint (AWS_CONTAINER_CREDENTIALS_*: ECS, EKS pod identity); IMDSv2. Where nothing is
+/// configured: anonymous. What has been found is kept, and refreshed before it expires (in the call
+/// that finds it within five minutes of its end; a failure to refresh matters only once it has
+/// expired). `http`, `clock` and `config` outlive it.
 std::unique_ptr<CredentialProvider> MakeAwsChain(AwsChainOptions options, config::Environment env,
-                                                 const config::AwsConfig& config, net::HttpTransport& http, Clock& clock);
+                                                 const config::AwsConfig& config,
+                                                 net::HttpTransport& http, Clock& clock);
 
 }  // namespace leat::auth
 

@@ -16,8 +16,8 @@ namespace leat::auth {
 struct RoleRequest {
   std::string role_arn = {};
   std::string session_name = {};
-  std::string external_id = {};   ///< empty: none
-  int duration_seconds = 0;  ///< 0: what STS gives
+  std::string external_id = {};  ///< empty: none
+  int duration_seconds = 0;      ///< 0: what STS gives
 };
 
 /// One request a call, nothing is kept. Thread-safe. Errors begin with the role and the endpoint.

@@ -492,9 +492,9 @@ class HttpClient final : public HttpTransport {
       case CURLE_HTTP2:
         return Fail(Errc::kUnavailable, fmt::format("{} does not answer in HTTP", peer));
       case CURLE_PEER_FAILED_VERIFICATION:
-        return Fail(
-            Errc::kInvalid,
-            ExplainCertificate(curl.GetLong(handle.easy, CURLINFO_SSL_VERIFYRESULT), url.host));
+        return Fail(Errc::kInvalid,
+                    ExplainCertificate(curl.GetLong(handle.easy, CURLINFO_SSL_VERIFYRESULT), text,
+                                       url.host));
       case CURLE_SSL_CACERT_BADFILE:
         return Fail(Errc::kInvalid,
                     fmt::format("the file of certificate authorities {} cannot be used",
@@ -545,7 +545,11 @@ class HttpClient final : public HttpTransport {
     }
   }
 
-  static std::string ExplainCertificate(long verify_result, const std::string& host) {
+  static std::string ExplainCertificate(long verify_result, std::string_view text,
+                                        const std::string& host) {
+    if (text.find("subject name") != text.npos) {
+      return fmt::format("the certificate that {} shows was made out to another name", host);
+    }
     switch (verify_result) {
       case X509_V_ERR_CERT_HAS_EXPIRED:
         return fmt::format("the certificate of {} has expired", host);
@@ -554,10 +558,6 @@ class HttpClient final : public HttpTransport {
                            host);
       case X509_V_ERR_CERT_REVOKED:
         return fmt::format("the certificate of {} was revoked", host);
-      case X509_V_OK:
-      case X509_V_ERR_HOSTNAME_MISMATCH:
-      case X509_V_ERR_IP_ADDRESS_MISMATCH:
-        return fmt::format("the certificate that {} shows was made out to another name", host);
       default:
         return fmt::format(
             "the certificate of {} is not trusted (unknown authority); name its CA in "

@@ -28,14 +28,17 @@ struct Url {
   /// `port`, or what the scheme means without one.
   int EffectivePort() const;
 };
-/// kInvalid for another scheme, no host, a bad port, control characters or spaces. A fragment is dropped.
+/// kInvalid for another scheme, no host, a bad port, control characters or spaces. A fragment is
+/// dropped.
 Result<Url> ParseUrl(std::string_view text);
-/// What a Location header means at `base` (RFC 3986, 5.2); spaces in it are forgiven. User info is kept on the same origin.
+/// What a Location header means at `base` (RFC 3986, 5.2); spaces in it are forgiven. User info is
+/// kept on the same origin.
 Result<Url> ResolveUrl(const Url& base, std::string_view reference);
 /// "/a/./b/../c" is "/a/c" (RFC 3986, 5.2.4); empty segments are kept. `path` begins with '/'.
 std::string RemoveDotSegments(std::string_view path);
 
-/// Everything but A-Z a-z 0-9 - . _ ~ (and '/' where `keep_slash`) becomes %XX, in upper case, as SigV4 wants it.
+/// Everything but A-Z a-z 0-9 - . _ ~ (and '/' where `keep_slash`) becomes %XX, in upper case, as
+/// SigV4 wants it.
 std::string PercentEncode(std::string_view text, bool keep_slash = false);
 /// Malformed escapes are kept as they are. '+' is not a space.
 std::string PercentDecode(std::string_view text);
