@@ -193,7 +193,7 @@ class FaultProxy::Impl {
   bool Perform(Exchange& x);
   bool AnswerLocally(Exchange& x);
   std::optional<Head> AskUpstream(Exchange& x);
-  bool RelayStreamed(Exchange& x, Head head);
+  bool RelayStreamed(Exchange& x, const Head& head);
   bool RelayBuffered(Exchange& x, Head head);
   bool SendPiece(const Exchange& x, Reply& reply, std::string_view piece, std::uint64_t at);
   void WriteLog(const Exchange& x, Millis took);
@@ -359,7 +359,7 @@ bool FaultProxy::Impl::Perform(Exchange& x) {
     case FaultAction::kBrokenXml:
       return RelayBuffered(x, std::move(*response));
     default:
-      return RelayStreamed(x, std::move(*response));
+      return RelayStreamed(x, *response);
   }
 }
 
@@ -423,7 +423,7 @@ std::optional<Head> FaultProxy::Impl::AskUpstream(Exchange& x) {
   }
 }
 
-bool FaultProxy::Impl::RelayStreamed(Exchange& x, Head head) {
+bool FaultProxy::Impl::RelayStreamed(Exchange& x, const Head& head) {
   Connection& c = x.connection;
   const Framing framing = ResponseFraming(x.method, x.status, head);
   const auto* connection = head.Find("Connection");

@@ -1,0 +1,460 @@
+#!/usr/bin/python3
+"""Measures leat beside its peers on one S3 server (Ceph on this machine) and prints a table: what leat took, what the
+peer took, their ratio, and the ratio to reach. Rounds of leat and peers are interleaved; figures are medians. Everything
+also goes to build/bench/<time>.json, with every round.
+
+A slow machine makes other figures, not a failure: the exit status says only whether the bench could run.
+
+    scripts/bench                       all cases (half an hour)
+    scripts/bench -n 3 --size 512 big-cold big-warm
+    scripts/bench --keep attach         leaves the filled server running for the next time; --stop ends it
+"""
+import argparse
+import json
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from lab import MIB, ROOT, Failed, Lab
+
+CASES = {}
+KIB_100 = 102400
+SMALL = 2000
+COPIED = 5000
+
+
+def case(name):
+    def note(function):
+        CASES[name] = function
+        return function
+    return note
+
+
+class Rounds:
+    """Interleaved rounds of several contenders: (name, function that returns a Usage). One that fails is out."""
+
+    def __init__(self, bench, contenders):
+        self.results = {name: [] for name, _ in contenders}
+        self.errors = {}
+        for number in range(bench.rounds):
+            for name, function in contenders:
+                if name in self.errors:
+                    continue
+                try:
+                    self.results[name].append(function())
+                except (Failed, OSError, subprocess.SubprocessError) as error:
+                    self.errors[name] = str(error)
+                    print(f"bench: {name}: {error}", file=sys.stderr, flush=True)
+            print(f"bench: round {number + 1} of {bench.rounds}", file=sys.stderr, flush=True)
+
+    def median(self, name, value):
+        """The median of value(usage) over the rounds; None when the contender failed."""
+        if name in self.errors or not self.results.get(name):
+            return None
+        return statistics.median(value(u) for u in self.results[name])
+
+    def best(self, names, value):
+        """(name, median) of the contender with the smallest median."""
+        medians = [(self.median(n, value), n) for n in names if self.median(n, value) is not None]
+        return tuple(reversed(min(medians))) if medians else ("-", None)
+
+    def as_dict(self):
+        return {name: [u.as_dict() for u in usages] for name, usages in self.results.items()} | {"errors": self.errors}
+
+
+def read_seconds(which=0):
+    return lambda usage: usage.reads[which]["seconds"]
+
+
+def cpu(usage):
+    return usage.cpu
+
+
+def wall(usage):
+    return usage.wall
+
+
+class Bench:
+    def __init__(self, lab, args):
+        self.lab, self.rounds, self.size, self.keys = lab, args.rounds, args.size * MIB, args.keys
+        self.rows, self.details, self.peaks = [], {}, []
+        self.homes = 0
+
+    def home(self):
+        self.homes += 1
+        return self.lab.fresh(f"home-{self.homes}")
+
+    def row(self, name, leat, peer_name, peer, target, at_most=None, at_least=None, unit="s"):
+        """A row whose ratio is leat / peer (peer / leat with at_least: a speed); without a peer leat itself is compared."""
+        ratio = None
+        if leat is not None:
+            if peer is None:
+                ratio = leat if peer_name == "" else None
+            elif at_least is not None:
+                ratio = peer / leat if leat else None
+            else:
+                ratio = leat / peer if peer else None
+        ok = None if ratio is None else ratio <= at_most if at_most is not None else ratio >= at_least
+        self.rows.append({"case": name, "leat": leat, "peer_name": peer_name, "peer": peer, "unit": unit,
+                          "ratio": ratio if peer is not None else None, "target": target, "ok": ok})
+
+    def note_peaks(self, name, rounds, budget_mib):
+        peaks = [u.peak_mib for u in rounds.results.get("leat", [])]
+        if peaks:
+            self.peaks.append((name, max(peaks), budget_mib))
+
+    # Data that several cases share.
+
+    def big(self):
+        def make():
+            path = self.lab.work / "big"
+            self.lab.random_file(path, self.size)
+            self.lab.upload(path, "bench-big/big")
+            path.unlink()
+        self.lab.fill(f"big-{self.size}", make)
+
+    def small(self, count=SMALL):
+        def make():
+            folder = self.lab.fresh("small")
+            for i in range(count):
+                self.lab.random_file(folder / f"{i // 500:02}" / f"f{i:05}", KIB_100)
+            self.lab.upload(folder, f"bench-small-{count}")
+        self.lab.fill(f"small-{count}", make)
+        return f"bench-small-{count}"
+
+    def many(self):
+        """A bucket of `keys` empty objects, half of them below d00/ ... d99/, half in one flat folder."""
+        def make():
+            half = self.keys // 2
+            keys = [f"tree/d{i % 100:02}/f{i:06}" for i in range(half)] + [f"flat/f{i:06}" for i in range(self.keys - half)]
+            self.lab.put_keys("bench-keys", keys)
+        self.lab.fill(f"keys-{self.keys}", make)
+
+
+@case("big-cold")
+def big_cold(b):
+    lab = b.lab
+    b.big()
+
+    def leat():
+        home = b.home()
+        lab.drop_page_cache()
+        return lab.run_leat(home, ["/data=s3://bench-big"], [lab.reader, "/data/big"])
+
+    def peer(read):
+        def run():
+            lab.drop_page_cache()
+            return read("bench-big", ["big"])
+        return run
+
+    r = Rounds(b, [("leat", leat), ("s3fs", peer(lab.read_s3fs)), ("rclone", peer(lab.read_rclone))])
+    for title, value in (("wall", read_seconds()), ("CPU", cpu)):
+        name, best = r.best(["s3fs", "rclone"], value)
+        b.row(f"big-cold, {title}", r.median("leat", value), name, best, "<= 0.6", at_most=0.6)
+    b.note_peaks("big-cold", r, None)
+    return r
+
+
+@case("big-warm")
+def big_warm(b):
+    lab = b.lab
+    b.big()
+    home, native = b.home(), lab.work / "native-big"
+    subprocess.run(["/usr/bin/rclone", "copyto", ":s3:bench-big/big", native], check=True, env=lab.env())
+    mounts = ["/data=s3://bench-big"]
+    for _ in range(2):  # fills the cache; what is verified after completion may be so at the next open only
+        lab.run_leat(home, mounts, [lab.reader, "/data/big"])
+
+    def leat():
+        lab.drop_page_cache()
+        return lab.run_leat(home, mounts, ["/bin/sh", "-c", '"$0" /data/big; "$0" /data/big', lab.reader])
+
+    def plain():
+        lab.drop_page_cache()
+        first, second = lab.read_native(native), lab.read_native(native)
+        first.reads += second.reads
+        return first
+
+    r = Rounds(b, [("leat", leat), ("native", plain)])
+    for title, which in (("from the disk", 0), ("from memory", 1)):
+        b.row(f"big-warm, {title}", r.median("leat", read_seconds(which)), "native",
+              r.median("native", read_seconds(which)), ">= 0.9 x speed", at_least=0.9)
+    return r
+
+
+@case("small-cold")
+def small_cold(b):
+    lab = b.lab
+    bucket = b.small()
+
+    def leat():
+        home = b.home()
+        lab.drop_page_cache()
+        return lab.run_leat(home, [f"/data=s3://{bucket}"], [lab.reader, "/data"])
+
+    def s3fs():
+        lab.drop_page_cache()
+        return lab.read_s3fs(bucket, [""])
+
+    r = Rounds(b, [("leat", leat), ("s3fs", s3fs)])
+    b.row("small-cold, wall", r.median("leat", read_seconds()), "s3fs", r.median("s3fs", read_seconds()), "<= 0.5", at_most=0.5)
+    b.note_peaks("small-cold", r, None)
+    return r
+
+
+@case("small-latency")
+def small_latency(b):
+    lab = b.lab
+    bucket = b.small()
+    endpoint, _ = lab.proxy("delay=20")
+
+    def leat():
+        home = b.home()
+        lab.drop_page_cache()
+        return lab.run_leat(home, [f"/data=s3://{bucket}"], [lab.reader, "/data"], endpoint)
+
+    r = Rounds(b, [("leat", leat)])
+    b.row("small-latency, 20 ms a request", r.median("leat", read_seconds()), "one by one", SMALL * 0.02, "<= 0.1 (4 s)",
+          at_most=0.1)
+    return r
+
+
+@case("small-warm")
+def small_warm(b):
+    lab = b.lab
+    bucket = b.small()
+    home, native = b.home(), lab.fresh("native-small")
+    subprocess.run(["/usr/bin/rclone", "copy", f":s3:{bucket}", native], check=True, env=lab.env())
+    mounts = [f"/data=s3://{bucket}"]
+    lab.run_leat(home, mounts, [lab.reader, "/data"])
+    lab.read_native(native)
+
+    def leat():
+        return lab.run_leat(home, mounts, ["/bin/sh", "-c", '"$0" /data; "$0" /data', lab.reader])
+
+    r = Rounds(b, [("leat", leat), ("native", lambda: lab.read_native(native))])
+    plain = r.median("native", read_seconds())
+    b.row("small-warm, first pass", r.median("leat", read_seconds(0)), "native", plain, ">= 0.4 x speed", at_least=0.4)
+    b.row("small-warm, second pass", r.median("leat", read_seconds(1)), "native", plain, ">= 0.8 x speed", at_least=0.8)
+    return r
+
+
+@case("find")
+def find(b):
+    lab = b.lab
+    b.many()
+    home, native = b.home(), lab.fresh("native-tree")
+    for d in range(100):
+        (native / f"d{d:02}").mkdir()
+    for i in range(b.keys // 2):
+        (native / f"d{i % 100:02}" / f"f{i:06}").touch()
+    lab.read_native("-s", native)
+
+    def leat():
+        return lab.run_leat(home, ["/data=s3://bench-keys/tree/"], ["/bin/sh", "-c", '"$0" -s /data; "$0" -s /data', lab.reader])
+
+    r = Rounds(b, [("leat", leat), ("native", lambda: lab.read_native("-s", native))])
+    b.row(f"find, stat of {b.keys // 2:,}, second time", r.median("leat", read_seconds(1)), "ext4",
+          r.median("native", read_seconds()), ">= 0.9 x speed", at_least=0.9)
+    return r
+
+
+@case("attach")
+def attach(b):
+    lab = b.lab
+    b.many()
+    sizes = []
+
+    def leat():
+        home = b.home()
+        usage = lab.run_leat(home, ["/data=s3://bench-keys"], ["/bin/true"])
+        sizes.append(max(f.stat().st_size for f in home.rglob("*") if f.is_file()))
+        return usage
+
+    def rclone():
+        return lab.time(["/usr/bin/rclone", "lsf", "-R", "--fast-list", ":s3:bench-keys"], lab.env())
+
+    r = Rounds(b, [("leat", leat), ("rclone lsf", rclone)])
+    b.row(f"attach, {b.keys:,} keys, wall", r.median("leat", wall), "rclone lsf", r.median("rclone lsf", wall), "<= 0.5",
+          at_most=0.5)
+    # Names are 7 bytes each, their folders' but 103.
+    per_entry = sizes[-1] / b.keys - 7 if sizes else None
+    b.row("attach, snapshot beside names", per_entry, "", None, "<= 100 B an entry", at_most=100, unit="B")
+    b.note_peaks("attach", r, None)
+    return r
+
+
+@case("start")
+def start(b):
+    lab = b.lab
+    b.small()
+    home = b.home()
+    client_etag = json.loads(subprocess.run(
+        ["/usr/bin/rclone", "lsjson", "--hash", f":s3:bench-small-{SMALL}/00/f00000"], check=True, env=lab.env(),
+        stdout=subprocess.PIPE).stdout)[0]["Hashes"]["md5"]
+    pinned = [f"/data=s3://bench-small-{SMALL}/00/f00000,etag={client_etag}"]
+    with_data = lambda: lab.run_leat(home, pinned, ["/bin/true"])
+    without = lambda: lab.run_leat(home, [], ["/bin/true"])
+    rounds, b.rounds = b.rounds, 4 * b.rounds
+    try:
+        r = Rounds(b, [("leat", with_data), ("without data", without),
+                       ("true", lambda: lab.time(["/bin/true"], lab.env()))])
+    finally:
+        b.rounds = rounds
+    b.row("start, known pinned snapshot", r.median("leat", wall), "", None, "<= 0.020 s", at_most=0.020)
+    b.row("start, without data", r.median("without data", wall), "", None, "<= 0.010 s", at_most=0.010)
+    return r
+
+
+@case("fanin")
+def fanin(b):
+    lab = b.lab
+    b.big()
+    endpoint, control = lab.proxy("")
+    counts = {1: [], 16: []}
+
+    def leat(readers):
+        def run():
+            home = b.home()
+            lab.control(control, "DELETE", "/counts")
+            script = 'i=0; while [ $i -lt $1 ]; do "$0" /data/big & i=$((i+1)); done; wait'
+            usage = lab.run_leat(home, ["/data=s3://bench-big"], ["/bin/sh", "-c", script, lab.reader, str(readers)], endpoint)
+            count = json.loads(lab.control(control, "GET", "/counts"))
+            counts[readers].append((count["get"], count["bytes_to_client"]))
+            if len({read["xor"] for read in usage.reads}) != 1:
+                raise Failed("the readers did not read the same bytes")
+            return usage
+        return run
+
+    r = Rounds(b, [("1 reader", leat(1)), ("leat", leat(16))])
+    for i, (title, unit) in enumerate((("GETs", ""), ("bytes", "B"))):
+        ours = statistics.median(c[i] for c in counts[16]) if counts[16] else None
+        one = statistics.median(c[i] for c in counts[1]) if counts[1] else None
+        b.row(f"fanin, {title} of 16 readers", ours, "1 reader", one, "<= 1.01", at_most=1.01, unit=unit)
+    b.note_peaks("fanin", r, None)
+    return r
+
+
+@case("memory")
+def memory(b):
+    """Private memory with a budget that is small on purpose, so that a leak past it shows."""
+    lab = b.lab
+    b.big()
+    bucket = b.small()
+    budget = 64
+    open_all = ("import os,sys\nfds=[os.open(os.path.join(d,f),0) for d,_,n in os.walk('/data') for f in n][:1000]\n"
+                "[os.pread(fd,4096,o) for o in range(0,102400,25600) for fd in fds]")
+    jobs = {"one big file": ("bench-big", [lab.reader, "/data/big"]),
+            "16 readers of it": ("bench-big", ["/bin/sh", "-c", 'for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do "$0" /data/big & done; wait', lab.reader]),
+            "small files": (bucket, [lab.reader, "-t", "8", "/data"]),
+            "1,000 open files": (bucket, ["/usr/bin/python3", "-c", open_all])}
+    details = {}
+    for name, (source, job) in jobs.items():
+        r = Rounds(b, [("leat", lambda: lab.run_leat(b.home(), [f"/data=s3://{source}"], job, options=[f"--memory={budget}Mi"]))])
+        peak = r.median("leat", lambda u: u.peak_mib)
+        b.row(f"memory, {name}", peak, "", None, f"<= {budget} + 64 MiB", at_most=budget + 64, unit="MiB")
+        details[name] = r.as_dict()
+    return details
+
+
+@case("copy")
+def copy(b):
+    lab = b.lab
+    b.big()
+    details = {}
+    for title, bucket in ((f"{b.size // MIB} MiB", "bench-big"), (f"{COPIED:,} x 100 KiB", b.small(COPIED))):
+        def leat():
+            home = b.home()
+            lab.drop_page_cache()
+            return lab.run_leat(home, [f"/data=s3://{bucket},mode=copy"], ["/bin/true"])
+
+        def rclone():
+            lab.drop_page_cache()
+            return lab.time_rclone_copy(bucket)
+
+        r = Rounds(b, [("leat", leat), ("rclone copy", rclone)])
+        for what, value in (("wall", wall), ("CPU", cpu)):
+            b.row(f"copy, {title}, {what}", r.median("leat", value), "rclone copy", r.median("rclone copy", value), "<= 1",
+                  at_most=1.0)
+        b.note_peaks(f"copy, {title}", r, None)
+        details[title] = r.as_dict()
+    return details
+
+
+def show(value, unit):
+    if value is None:
+        return "-"
+    if unit == "s":
+        return f"{value:.3f} s"
+    if unit == "MiB":
+        return f"{value:.0f} MiB"
+    return f"{value:,.0f} {unit}".strip()
+
+
+def print_table(rows):
+    table = [("case", "leat", "peer", "ratio", "target", "ok?")]
+    for row in rows:
+        peer = f"{show(row['peer'], row['unit'])} ({row['peer_name']})" if row["peer"] is not None else "-"
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None else "-"
+        table.append((row["case"], show(row["leat"], row["unit"]), peer, ratio, row["target"],
+                      {True: "yes", False: "NO", None: "-"}[row["ok"]]))
+    widths = [max(len(line[i]) for line in table) for i in range(6)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip(), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("-n", "--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=2048, help="MiB of the big object")
+    parser.add_argument("--keys", type=int, default=200_000, help="objects of attach; find has half of them")
+    parser.add_argument("--keep", action="store_true", help="leave the filled server running")
+    parser.add_argument("--stop", action="store_true", help="only end a server that was kept")
+    parser.add_argument("--build", default=os.environ.get("BUILD_DIR", "build/release"), help="folder of the programs")
+    args = parser.parse_args()
+    unknown = [c for c in args.cases if c not in CASES]
+    if unknown:
+        parser.error(f"no such case: {', '.join(unknown)} (there are {', '.join(CASES)})")
+
+    build = (ROOT / args.build).resolve()
+    folder = ROOT / "build/bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    lab = Lab(folder, build / "leat", build / "bench_reader", build / "fault_proxy", args.keep)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda n, _: sys.exit(128 + n))
+    bench = Bench(lab, args)
+    try:
+        if args.stop:
+            return 0
+        for program in (lab.reader, lab.fault_proxy):
+            if not program.exists():
+                sys.exit(f"scripts/bench: {program} is not built (scripts/build)")
+        lab.start_server()
+        for name in args.cases or CASES:
+            print(f"bench: {name}", file=sys.stderr, flush=True)
+            try:
+                result = CASES[name](bench)
+                bench.details[name] = result.as_dict() if isinstance(result, Rounds) else result
+            except (Failed, OSError, subprocess.SubprocessError) as error:
+                print(f"bench: {name}: {error}", file=sys.stderr, flush=True)
+                bench.row(name, None, "", None, f"failed: {str(error)[:60]}", at_most=0)
+    finally:
+        lab.close()
+        if bench.rows:
+            print_table(bench.rows)
+            for name, peak, _ in bench.peaks:
+                print(f"peak private memory, {name}: {peak:.0f} MiB")
+            out = folder / time.strftime("%Y%m%d-%H%M%S.json")
+            out.write_text(json.dumps({"rounds": bench.rounds, "rows": bench.rows, "peaks": bench.peaks,
+                                       "details": bench.details}, indent=1))
+            print(f"every round: {out.relative_to(ROOT)}")
+    return 0
+
+
+sys.exit(main())
