@@ -22,25 +22,25 @@ class CutPoints {
   void Learn(std::string_view before, std::string_view key);
 
   /// A string between `at` and `end` (null: behind the last possible key), likely to have keys on
-  /// both sides. Made of `at` or `end` and one printable ASCII character, cut between the
-  /// characters of UTF-8, so that a server which wants UTF-8 gets it.
-  std::optional<std::string> Between(std::string_view at, const std::string* end) const;
+  /// both sides, and to have at least `pages` like the last one up to where the numbers or letters
+  /// that it cuts come to their end. The last page went from `page_first` to `at`. The string is a
+  /// head of `at` or `end` and one printable ASCII character, cut between characters of UTF-8, so
+  /// that a server which wants UTF-8 gets it.
+  std::optional<std::string> Between(std::string_view page_first, std::string_view at,
+                                     const std::string* end, double pages) const;
 
-  /// How much of the way from `start` to `end` lies behind `at`, in parts of what lies before it: 2
-  /// means twice as much. Nothing when that cannot be told. A guess: it takes keys to be spread
-  /// evenly.
-  std::optional<double> Ahead(std::string_view start, std::string_view at,
+  /// How many pages like the last one lie between `at` and `end`. Nothing when the page was too
+  /// small a step to tell. A guess: it takes keys to be spread evenly.
+  std::optional<double> Ahead(std::string_view page_first, std::string_view at,
                               std::string_view end) const;
 
  private:
   using Bytes = std::bitset<256>;
 
-  const Bytes& SeenAt(std::size_t position) const;
-  std::optional<char> Middle(std::size_t position, unsigned char above, int below) const;
+  Bytes Likely(std::size_t position) const;
   double Place(std::string_view key, std::size_t from) const;
 
   const std::string prefix_;
-  std::string first_;           // the first key ever learned
   std::vector<Bytes> seen_at_;  // by position behind the prefix
   Bytes seen_;
 };

@@ -22,8 +22,8 @@ constexpr double kUnknown = std::numeric_limits<double>::infinity();
 
 /// Keys that one worker lists, page by page: those greater than `at` and not greater than `end`.
 struct Range {
-  std::string start;               ///< what `at` was when it began
   std::string at;                  ///< the greatest key listed
+  std::string page_first;          ///< the least of the last page
   std::optional<std::string> end;  ///< none: to the prefix's last key
   double pages = 0;                ///< listed in it so far, in full ones
   double guess = kUnknown;         ///< pages in it, from what it was cut from
@@ -153,7 +153,7 @@ Result<bool> Listing::ListPage(Range& range) {
       page.objects.erase(beyond, page.objects.end());
       last = last || page.next_after >= *range.end;
     }
-    if (range.start.empty() && !page.objects.empty()) range.start = page.objects.front().key;
+    if (!page.objects.empty()) range.page_first = page.objects.front().key;
     if (page.truncated) range.at = std::move(page.next_after);
     range.pages += static_cast<double>(page.objects.size()) / static_cast<double>(page_size_);
     range.probing = false;
@@ -210,11 +210,9 @@ std::span<const std::string> Listing::HintsIn(const Range& range) const {
 double Listing::PagesAhead(const Range& range) const {
   if (!range.end) return kUnknown;
   if (range.pages > 0) {
-    if (const auto ahead = cuts_.Ahead(range.start, range.at, *range.end)) {
-      return range.pages * *ahead;
-    }
+    return cuts_.Ahead(range.page_first, range.at, *range.end).value_or(kUnknown);
   }
-  return std::max(range.guess - range.pages, 0.0);
+  return range.guess;
 }
 
 /// Cuts the largest range that is being listed in two and gives its upper part; null when all is
@@ -233,10 +231,11 @@ Range* Listing::TakeWork() {
     for (const Range& r : ranges_) wasted += r.probing ? 1 : 0;
     const bool may_guess = wasted < 3 + full_pages * 0.06;
     const bool may_cut =
-        may_guess || wasted < std::min(3 + full_pages * 0.5, 3 + threads / 2 + full_pages * 0.08);
+        may_guess || wasted < std::min(2 + full_pages * 0.5, 3 + threads / 2 + full_pages * 0.08);
 
+    const double leap = std::max(full_pages, 2 * threads);  // where nothing tells how much is left
     Range* best = nullptr;
-    double best_pages = 2;  // less is not worth a cut
+    double best_pages = 3;  // less is not worth a cut
     std::string cut;
     for (Range& r : ranges_) {
       const auto hints = HintsIn(r);
@@ -252,7 +251,8 @@ Range* Listing::TakeWork() {
                  (hints_.empty() || (hints.empty() && r.pages >= 2))) {
         const double pages = PagesAhead(r);
         if (pages < best_pages) continue;
-        std::optional<std::string> between = cuts_.Between(r.at, r.end ? &*r.end : nullptr);
+        std::optional<std::string> between = cuts_.Between(
+            r.page_first, r.at, r.end ? &*r.end : nullptr, pages == kUnknown ? leap : pages / 2);
         if (!between || *between <= r.at || (r.end && *between >= *r.end)) continue;
         best = &r;
         best_pages = pages;
@@ -260,10 +260,10 @@ Range* Listing::TakeWork() {
       }
     }
     if (best != nullptr) {
-      const double half = PagesAhead(*best) / 2;
-      ranges_.push_back({.start = cut, .at = cut, .end = std::move(best->end), .guess = half});
+      ranges_.push_back(
+          {.at = cut, .page_first = {}, .end = std::move(best->end), .guess = best_pages / 2});
       best->end = std::move(cut);
-      best->guess = best->pages + half;
+      best->guess = best_pages / 2;
       ++working_;
       return &ranges_.back();
     }

@@ -247,6 +247,8 @@ std::vector<Shape> Shapes(std::size_t n) {
 
 TEST(Listing, AllShapesOfNamesAreListedWholeAndWithFewRequestsMore) {
   for (Shape& shape : Shapes(200'000)) {
+    if (std::getenv("SHAPE") && shape.name.find(std::getenv("SHAPE")) == std::string::npos)
+      continue;
     SCOPED_TRACE(shape.name);
     if (std::getenv("LEAT_DEBUG") != nullptr) std::printf("%s: ", shape.name.c_str());
     ListedStore store(shape.keys);
@@ -456,7 +458,7 @@ TEST(CutPoints, LieBetweenAndKeepCharactersWhole) {
     std::string at = *std::next(keys.begin(), static_cast<long>(random() % keys.size()));
     std::optional<std::string> end;
     for (int i = 0; i < 40; ++i) {
-      const auto cut = cuts.Between(at, end ? &*end : nullptr);
+      const auto cut = cuts.Between(*keys.begin(), at, end ? &*end : nullptr, 4);
       if (!cut) break;
       EXPECT_GT(*cut, at);
       EXPECT_TRUE(!end || *cut < *end);
