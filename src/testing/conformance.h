@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,6 +47,8 @@ struct StoreCase {
   /// then does is pinned, so that the suite notices when it is mended.
   bool ignores_put_if_absent = false;
 };
+/// For googletest's messages.
+inline void PrintTo(const StoreCase& store_case, std::ostream* out) { *out << store_case.name; }
 std::string NameOfCase(const ::testing::TestParamInfo<StoreCase>& info);
 
 class ObjectStoreSuite : public ::testing::TestWithParam<StoreCase> {

@@ -11,13 +11,14 @@
 namespace leat::store::http {
 
 struct HttpOptions {
-  std::string origin;   ///< "https://host:port": what lies before the path
-  std::string ca_file;  ///< empty: the system's
+  std::string origin = {};   ///< "https://host:port": what lies before the path
+  std::string ca_file = {};  ///< empty: the system's
 };
 
-/// The key is what follows the origin's '/' in the URL, query included, as it is written. Cannot list or write. ETag, else
-/// Last-Modified ("lm:" + the header's text), is the version. A server without ranges answers 200: the bytes before the offset
-/// are then read and dropped. Redirects are followed. `http` outlives it.
+/// The key is what follows the origin's '/' in the URL, query included, as it is written. Cannot
+/// list or write. ETag, else Last-Modified ("lm:" + the header's text), is the version. A server
+/// without ranges answers 200: the bytes before the offset are then read and dropped. Redirects are
+/// followed. `http` outlives it.
 Result<std::unique_ptr<ObjectStore>> MakeHttpStore(HttpOptions options, net::HttpTransport& http);
 
 }  // namespace leat::store::http

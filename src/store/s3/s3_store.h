@@ -14,12 +14,12 @@
 namespace leat::store::s3 {
 
 struct S3Options {
-  std::string bucket;
+  std::string bucket = {};
   std::string region = "us-east-1";
-  std::string endpoint;          ///< "http://127.0.0.1:7480"; empty: AWS's own for the region
-  std::string addressing_style;  ///< "path", "virtual", or "auto": virtual on AWS where the
-                                 ///< bucket's name allows it, else path
-  std::string ca_file;           ///< empty: the system's
+  std::string endpoint = {};          ///< "http://127.0.0.1:7480"; empty: AWS's own for the region
+  std::string addressing_style = {};  ///< "path", "virtual", or "auto": virtual on AWS where the
+                                      ///< bucket's name allows it, else path
+  std::string ca_file = {};           ///< empty: the system's
   bool requester_pays = false;
 };
 

@@ -1,0 +1,418 @@
+// What the store makes of answers that no server at hand gives: of other vendors, of broken ones,
+// of bad days.
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "net/url.h"
+#include "store/decorators.h"
+#include "store/s3/s3_store.h"
+#include "testing/canned_transport.h"
+#include "testing/fake_clock.h"
+
+namespace leat::store::s3 {
+namespace {
+
+using testing::CannedAnswer;
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+/// Counts, and gives another key after each Invalidate.
+class RenewingProvider final : public auth::CredentialProvider {
+ public:
+  Result<auth::Credentials> Get(const CallContext&) override {
+    return auth::Credentials{.access_key_id = "AKID" + std::to_string(generation),
+                             .secret_access_key = "topsecret",
+                             .session_token = "tokensecret",
+                             .expires = {},
+                             .provider = "profile train"};
+  }
+  void Invalidate() override { generation += renews ? 1 : 0; }
+  int generation = 0;
+  bool renews = true;
+};
+
+CannedAnswer ErrorAnswer(int status, const std::string& code, const std::string& more = "",
+                         Headers headers = {}) {
+  headers.emplace_back("Content-Type", "application/xml");
+  return {.status = status,
+          .headers = std::move(headers),
+          .body = "<?xml version=\"1.0\"?><Error><Code>" + code + "</Code>" + more + "</Error>"};
+}
+CannedAnswer Object(const std::string& body, Headers headers = {{"ETag", "\"e1\""}}) {
+  return {.status = 200, .headers = std::move(headers), .body = body};
+}
+
+class S3AnswersTest : public ::testing::Test {
+ protected:
+  void Make(S3Options options = {}) {
+    if (options.bucket.empty()) options.bucket = "bkt";
+    auto made = MakeS3Store(options, credentials_, http_, clock_);
+    ASSERT_TRUE(made) << made.error().message();
+    store_ = *std::move(made);
+  }
+  void SetUp() override {
+    Make();
+    TakeRetryAfterHint();
+  }
+  Status Read(ReadOptions options = {}) {
+    got_.clear();
+    return store_->Read("k", options,
+                        [&](std::span<const std::byte> piece) -> Status {
+                          got_ += AsText(piece);
+                          return {};
+                        },
+                        {});
+  }
+  std::string Sent(std::size_t i, const char* header) {
+    return std::string(http_.requests().at(i).headers.Get(header).value_or("(none)"));
+  }
+  std::size_t requests() { return http_.requests().size(); }
+
+  testing::CannedTransport http_;
+  testing::FakeClock clock_;
+  RenewingProvider credentials_;
+  std::unique_ptr<ObjectStore> store_;
+  std::string got_;
+};
+
+void ExpectError(const Status& status, Errc code, const std::string& part) {
+  ASSERT_FALSE(status);
+  EXPECT_EQ(ErrcName(status.error().code()), ErrcName(code)) << status.error().message();
+  EXPECT_NE(status.error().message().find(part), std::string::npos) << status.error().message();
+  EXPECT_TRUE(status.error().message().starts_with("s3://bkt")) << status.error().message();
+  EXPECT_EQ(status.error().message().find("topsecret"), std::string::npos);
+  EXPECT_EQ(status.error().message().find("tokensecret"), std::string::npos);
+}
+
+TEST_F(S3AnswersTest, EachRefusalHasItsSentence) {
+  const struct {
+    int status;
+    std::string code, more;
+    Errc errc;
+    std::string part;
+  } cases[] = {
+      {404, "NoSuchKey", "", Errc::kNotFound, "s3://bkt/k does not exist"},
+      {404, "NoSuchBucket", "", Errc::kNotFound,
+       "there is no bucket \"bkt\" at https://s3.amazonaws.com"},
+      {403, "AccessDenied", "", Errc::kDenied,
+       "access is denied to the credentials from profile train"},
+      {403, "SignatureDoesNotMatch", "", Errc::kDenied,
+       "the secret key of the credentials from profile train is wrong"},
+      {403, "InvalidObjectState", "<StorageClass>GLACIER</StorageClass>", Errc::kUnsupported,
+       "archived in GLACIER and must be restored"},
+      {501, "NotImplemented", "", Errc::kUnsupported, "cannot do that"},
+      {500, "InternalError", "", Errc::kUnavailable, "cannot answer now"},
+      {503, "SlowDown", "", Errc::kUnavailable, "503 SlowDown"},
+      {400, "RequestTimeout", "", Errc::kUnavailable, "400 RequestTimeout"},
+      {409, "ConditionalRequestConflict", "", Errc::kUnavailable, "409"},
+      {403, "QuotaExceeded", "", Errc::kNoSpace, "quota"},
+      {400, "Whatever", "<Message>no &lt;idea&gt;</Message>", Errc::kInvalid, "no <idea>"},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.code);
+    http_.Then(ErrorAnswer(c.status, c.code, c.more));
+    ExpectError(Read(), c.errc, c.part);
+  }
+}
+
+TEST_F(S3AnswersTest, StatusesWithoutABodySpeakForThemselves) {
+  for (const auto& [status, code] :
+       std::initializer_list<std::pair<int, Errc>>{{404, Errc::kNotFound},
+                                                   {403, Errc::kDenied},
+                                                   {401, Errc::kDenied},
+                                                   {500, Errc::kUnavailable},
+                                                   {502, Errc::kUnavailable},
+                                                   {429, Errc::kUnavailable},
+                                                   {507, Errc::kNoSpace},
+                                                   {405, Errc::kUnsupported},
+                                                   {418, Errc::kInvalid},
+                                                   {302, Errc::kInvalid}}) {
+    http_.Then({.status = status});
+    ExpectError(Read(), code, "");
+  }
+}
+
+TEST_F(S3AnswersTest, WhatIsNoS3IsNamed) {
+  const CannedAnswer page{.status = 200,
+                          .headers = {{"Content-Type", "text/html; charset=utf-8"}},
+                          .body = "<!DOCTYPE html><html><p>Welcome</html>"};
+  http_.Then(page);
+  ExpectError(Read(), Errc::kInvalid, "does not speak S3");
+  EXPECT_EQ(got_, "");
+  http_.Then(page);
+  const auto list = store_->List("", {}, {});
+  ASSERT_FALSE(list);
+  EXPECT_EQ(list.error().code(), Errc::kInvalid);
+  EXPECT_NE(list.error().message().find("does not speak S3 (it answered 200, text/html)"),
+            std::string::npos)
+      << list.error().message();
+  CannedAnswer missing = page;
+  missing.status = 404;
+  http_.Then(missing);
+  ExpectError(Read(), Errc::kInvalid, "does not speak S3 (it answered 404, text/html)");
+}
+
+TEST_F(S3AnswersTest, AnErrorBehindA200IsNotTheObject) {
+  CannedAnswer answer = ErrorAnswer(200, "InternalError");
+  http_.Then(answer);
+  ExpectError(Read(), Errc::kUnavailable, "an error in place of the object");
+  EXPECT_EQ(got_, "");
+  http_.Then(answer);
+  EXPECT_EQ(store_->List("", {}, {}).error().code(), Errc::kUnavailable);
+}
+
+TEST_F(S3AnswersTest, ARetryAfterIsHandedUp) {
+  http_.Then(ErrorAnswer(503, "SlowDown", "", {{"Retry-After", "3"}}));
+  EXPECT_FALSE(Read());
+  EXPECT_EQ(TakeRetryAfterHint(), std::chrono::seconds(3));
+}
+
+TEST_F(S3AnswersTest, TheRegionIsLearntOnceAndKept) {
+  http_.Then(ErrorAnswer(301, "PermanentRedirect", "", {{"x-amz-bucket-region", "eu-west-1"}}));
+  http_.Then(Object("body"));
+  http_.Then(Object("body"));
+  EXPECT_TRUE(Read());
+  EXPECT_TRUE(Read());
+  ASSERT_EQ(requests(), 3u);
+  EXPECT_EQ(http_.requests()[0].url, "https://bkt.s3.us-east-1.amazonaws.com/k");
+  EXPECT_EQ(http_.requests()[1].url, "https://bkt.s3.eu-west-1.amazonaws.com/k");
+  EXPECT_EQ(http_.requests()[2].url, "https://bkt.s3.eu-west-1.amazonaws.com/k");
+  EXPECT_NE(Sent(2, "authorization").find("/eu-west-1/s3/"), std::string::npos);
+}
+
+TEST_F(S3AnswersTest, TheRegionIsLearntFromABodyToo) {
+  Make({.bucket = "bkt", .endpoint = "http://lab:9000"});
+  http_.Then(ErrorAnswer(400, "AuthorizationHeaderMalformed", "<Region>lab-1</Region>"));
+  http_.Then(Object("body"));
+  EXPECT_TRUE(Read());
+  EXPECT_EQ(http_.requests()[1].url, "http://lab:9000/bkt/k");
+  EXPECT_NE(Sent(1, "authorization").find("/lab-1/s3/"), std::string::npos);
+}
+
+TEST_F(S3AnswersTest, ARegionThatLeadsInACircleIsAnError) {
+  http_.Otherwise([](const net::HttpRequest& request) {
+    const bool first = request.url.find("us-east-1") != std::string::npos;
+    return ErrorAnswer(301, "PermanentRedirect", "",
+                       {{"x-amz-bucket-region", first ? "eu-west-1" : "us-east-1"}});
+  });
+  ExpectError(Read(), Errc::kInvalid, "the bucket is in region us-east-1");
+  EXPECT_EQ(requests(), 2u);
+}
+
+TEST_F(S3AnswersTest, ATemporaryRedirectIsFollowed) {
+  http_.Then(ErrorAnswer(307, "TemporaryRedirect", "",
+                         {{"Location", "https://bkt.s3-eu.amazonaws.com/k"}}));
+  http_.Then(Object("body"));
+  EXPECT_TRUE(Read());
+  EXPECT_EQ(http_.requests()[1].url, "https://bkt.s3-eu.amazonaws.com/k");
+  http_.Then(ErrorAnswer(307, "TemporaryRedirect", "", {{"Location", "http://evil.example/k"}}));
+  EXPECT_FALSE(Read()) << "never from TLS to plain text";
+  EXPECT_EQ(requests(), 3u);
+}
+
+TEST_F(S3AnswersTest, TheServersTimeIsTakenOnce) {
+  const auto server = net::ParseHttpDate("Sun, 06 Nov 1994 08:49:37 GMT");
+  const CannedAnswer skewed =
+      ErrorAnswer(403, "RequestTimeTooSkewed", "", {{"Date", "Sun, 06 Nov 1994 08:49:37 GMT"}});
+  http_.Then(skewed);
+  http_.Then(Object("body"));
+  http_.Then(Object("body"));
+  EXPECT_TRUE(Read());
+  EXPECT_TRUE(Read());
+  EXPECT_EQ(Sent(1, "x-amz-date"), net::FormatIsoBasic(*server));
+  EXPECT_EQ(Sent(2, "x-amz-date"), net::FormatIsoBasic(*server));
+  http_.Then(skewed);
+  http_.Then(skewed);
+  ExpectError(Read(), Errc::kDenied, "the server's 1994-11-06 08:49:37 UTC");
+}
+
+TEST_F(S3AnswersTest, ExpiredCredentialsAreRenewedOnce) {
+  http_.Then(ErrorAnswer(400, "ExpiredToken"));
+  http_.Then(Object("body"));
+  EXPECT_TRUE(Read());
+  EXPECT_NE(Sent(1, "authorization").find("AKID1/"), std::string::npos);
+  http_.Then(ErrorAnswer(400, "ExpiredToken"));
+  http_.Then(ErrorAnswer(400, "ExpiredToken"));
+  ExpectError(Read(), Errc::kDenied, "has expired");
+  credentials_.renews = false;
+  const std::size_t before = requests();
+  http_.Then(ErrorAnswer(403, "InvalidAccessKeyId"));
+  ExpectError(Read(), Errc::kDenied, "does not know the access key");
+  EXPECT_EQ(requests(), before + 1) << "the same credentials are not tried again";
+}
+
+TEST_F(S3AnswersTest, AReplacedObjectNamesBoth) {
+  http_.Then(ErrorAnswer(412, "PreconditionFailed"));
+  http_.Then(Object("x", {{"ETag", "\"38\""}}));
+  const auto done = Read({.if_version = {.etag = "9a"}});
+  EXPECT_EQ(Sent(0, "If-Match"), "\"9a\"");
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().message(), "s3://bkt/k was replaced (etag \"9a\" is now \"38\")");
+  // A server that does not heed If-Match:
+  http_.Then(Object("x", {{"ETag", "\"38\""}}));
+  ExpectError(Read({.if_version = {.etag = "9a"}}), Errc::kConflict, "etag \"9a\" is now \"38\"");
+  EXPECT_EQ(got_, "");
+}
+
+TEST_F(S3AnswersTest, AWeakEtagIsComparedAndNotSent) {
+  http_.Then(Object("x", {{"ETag", "W/\"1\""}}));
+  EXPECT_TRUE(Read({.if_version = {.etag = "W/1"}}));
+  EXPECT_EQ(Sent(0, "If-Match"), "(none)");
+}
+
+TEST_F(S3AnswersTest, AnotherRangeThanAskedForIsCorrupt) {
+  for (const char* range : {"bytes 0-4/100", "bytes 10-13/100", "bytes 10-14/14", ""}) {
+    http_.Then(
+        {.status = 206, .headers = {{"ETag", "\"e\""}, {"Content-Range", range}}, .body = "abcde"});
+    ExpectError(Read({.offset = 10, .length = 5}), Errc::kCorrupt, "");
+    EXPECT_EQ(got_, "");
+  }
+  http_.Then(Object(std::string(10, '.') + "abcde" + std::string(1'000'000, '.')));
+  EXPECT_TRUE(Read({.offset = 10, .length = 5})) << "a 200 to a range";
+  EXPECT_EQ(got_, "abcde");
+}
+
+TEST_F(S3AnswersTest, TheStrongestDigestIsExpected) {
+  const std::string md5 = "900150983cd24fb0d6963f7d28e17f72";
+  const std::string sha = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
+  const auto expected = [&](Headers headers) {
+    headers.emplace_back("Content-Length", "3");
+    http_.Then({.status = 200, .headers = std::move(headers)});
+    return store_->Stat("k", "", {}).value().expected;
+  };
+  const std::string etag = '"' + md5 + '"';
+  EXPECT_EQ(expected({{"ETag", etag}})->kind, digest::Kind::kMd5);
+  EXPECT_EQ(expected({{"ETag", etag}, {"x-amz-checksum-crc32c", "Nks/tw=="}})->kind,
+            digest::Kind::kCrc32c);
+  EXPECT_EQ(
+      expected(
+          {{"ETag", etag}, {"x-amz-checksum-crc32c", "Nks/tw=="}, {"x-amz-checksum-sha256", sha}})
+          ->kind,
+      digest::Kind::kSha256);
+  EXPECT_EQ(expected({{"ETag", etag}, {"x-amz-checksum-sha256", sha + "-3"}})->kind,
+            digest::Kind::kMd5);
+  EXPECT_EQ(
+      expected(
+          {{"ETag", etag}, {"x-amz-checksum-sha256", sha}, {"x-amz-checksum-type", "COMPOSITE"}})
+          ->kind,
+      digest::Kind::kMd5);
+  EXPECT_FALSE(expected({{"ETag", '"' + md5 + "-2\""}}));
+  EXPECT_FALSE(expected({{"ETag", "W/" + etag}}));
+  EXPECT_FALSE(expected({{"ETag", etag}, {"x-amz-server-side-encryption", "aws:kms"}}));
+  EXPECT_FALSE(
+      expected({{"ETag", etag}, {"x-amz-server-side-encryption-customer-algorithm", "AES256"}}));
+  EXPECT_TRUE(expected({{"ETag", etag}, {"x-amz-server-side-encryption", "AES256"}}));
+}
+
+TEST_F(S3AnswersTest, ArchivedObjectsAreToldUnlessRestored) {
+  const auto archived = [&](Headers headers) {
+    headers.emplace_back("ETag", "\"e\"");
+    headers.emplace_back("Content-Length", "3");
+    http_.Then({.status = 200, .headers = std::move(headers)});
+    return store_->Stat("k", "", {}).value().archived;
+  };
+  EXPECT_FALSE(archived({}));
+  EXPECT_TRUE(archived({{"x-amz-storage-class", "GLACIER"}}));
+  EXPECT_TRUE(archived(
+      {{"x-amz-storage-class", "DEEP_ARCHIVE"}, {"x-amz-restore", "ongoing-request=\"true\""}}));
+  EXPECT_FALSE(archived({{"x-amz-storage-class", "GLACIER"},
+                         {"x-amz-restore", "ongoing-request=\"false\", expiry-date=\"x\""}}));
+  EXPECT_FALSE(archived({{"x-amz-storage-class", "GLACIER_IR"}}));
+  EXPECT_TRUE(archived({{"x-amz-archive-status", "ARCHIVE_ACCESS"}}));
+}
+
+TEST_F(S3AnswersTest, RequestsCarryWhatTheyShould) {
+  Make({.bucket = "bkt", .ca_file = "/ca.pem", .requester_pays = true});
+  http_.Then(Object("x"));
+  EXPECT_TRUE(Read());
+  EXPECT_EQ(Sent(0, "x-amz-request-payer"), "requester");
+  EXPECT_EQ(Sent(0, "x-amz-checksum-mode"), "ENABLED");
+  EXPECT_EQ(Sent(0, "Range"), "(none)");
+  http_.Then(Object("x"));
+  EXPECT_TRUE(store_->Put("k", AsBytes("abc"), {.if_absent = true}, {}));
+  EXPECT_EQ(Sent(1, "Content-MD5"), "kAFQmDzST7DWlj99KOF/cg==");
+  EXPECT_EQ(Sent(1, "If-None-Match"), "*");
+  EXPECT_EQ(Sent(1, "x-amz-content-sha256"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST_F(S3AnswersTest, AnonymousRequestsAreNotSigned) {
+  const auto anonymous = auth::MakeAnonymous();
+  S3Options options;
+  options.bucket = "bkt";
+  const auto store = MakeS3Store(options, *anonymous, http_, clock_).value();
+  http_.Then(ErrorAnswer(403, "AccessDenied"));
+  const auto list = store->List("", {}, {});
+  EXPECT_EQ(Sent(0, "authorization"), "(none)");
+  EXPECT_NE(list.error().message().find("without credentials"), std::string::npos)
+      << list.error().message();
+}
+
+// Listings.
+
+std::string Entry(const std::string& key) {
+  return "<Contents><Key>" + key + "</Key><Size>1</Size><ETag>&quot;e&quot;</ETag></Contents>";
+}
+CannedAnswer Listing(const std::string& inside, bool truncated = false) {
+  return {.status = 200,
+          .headers = {{"Content-Type", "application/xml"}},
+          .body = "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>" +
+                  std::string(truncated ? "true" : "false") + "</IsTruncated>" + inside +
+                  "</ListBucketResult>"};
+}
+
+TEST_F(S3AnswersTest, WhereVersion2IsMissingVersion1IsUsed) {
+  // An old server ignores list-type and start-after: it sends the first page again.
+  http_.Otherwise([](const net::HttpRequest& request) {
+    if (request.url.find("marker=a") != std::string::npos) return Listing(Entry("b"));
+    return Listing(Entry("a"), true);
+  });
+  const auto first = store_->List("", {}, {});
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->next_after, "a");
+  const auto second = store_->List("", {.start_after = "a"}, {});
+  ASSERT_TRUE(second) << second.error().message();
+  EXPECT_EQ(second->objects.at(0).key, "b");
+  EXPECT_EQ(requests(), 2u) << "it remembers";
+}
+
+TEST_F(S3AnswersTest, AServerThatSaysSoIsListedByVersion1) {
+  http_.Then(ErrorAnswer(501, "NotImplemented"));
+  http_.Then(Listing(Entry("b")));
+  EXPECT_TRUE(store_->List("", {.start_after = "a"}, {}));
+  EXPECT_EQ(http_.requests()[1].url.find("list-type"), std::string::npos);
+  EXPECT_NE(http_.requests()[1].url.find("marker=a"), std::string::npos);
+}
+
+TEST_F(S3AnswersTest, ABrokenListingIsCorrupt) {
+  const std::string v2 = "<KeyCount>2</KeyCount>";
+  for (const CannedAnswer& answer :
+       {Listing(v2 + Entry("b") + Entry("a")), Listing(v2 + Entry("a") + Entry("a")),
+        Listing(v2, true), Listing(v2 + Entry("Z")),
+        CannedAnswer{.status = 200,
+                     .headers = {},
+                     .body = "<?xml version=\"1.0\"?><ListBucketResult><Contents>"}}) {
+    http_.Then(answer);
+    const auto list = store_->List("", {.start_after = "_"}, {});
+    ASSERT_FALSE(list) << answer.body;
+    EXPECT_EQ(list.error().code(), Errc::kCorrupt) << list.error().message();
+  }
+  http_.Then(Listing(v2 + Entry("other/x")));
+  EXPECT_EQ(store_->List("prefix/", {}, {}).error().code(), Errc::kCorrupt);
+}
+
+TEST_F(S3AnswersTest, AnEmptyPageThatGoesOnIsFollowedButNotForEver) {
+  http_.Then(
+      Listing("<KeyCount>0</KeyCount><NextContinuationToken>t/1</NextContinuationToken>", true));
+  http_.Then(Listing("<KeyCount>1</KeyCount>" + Entry("x")));
+  const auto list = store_->List("", {}, {});
+  ASSERT_TRUE(list) << list.error().message();
+  EXPECT_EQ(list->objects.size(), 1u);
+  EXPECT_NE(http_.requests()[1].url.find("continuation-token=t%2F1"), std::string::npos);
+  http_.Otherwise([](const net::HttpRequest&) {
+    return Listing("<KeyCount>0</KeyCount><NextContinuationToken>t</NextContinuationToken>", true);
+  });
+  EXPECT_EQ(store_->List("", {}, {}).error().code(), Errc::kCorrupt);
+}
+
+}  // namespace
+}  // namespace leat::store::s3

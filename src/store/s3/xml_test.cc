@@ -1,0 +1,95 @@
+#include "store/s3/xml.h"
+
+#include <gtest/gtest.h>
+
+namespace leat::store::s3 {
+namespace {
+
+Result<Listing> Parse(std::string document) { return ParseListing(document); }
+
+std::string Page(const std::string& inside) {
+  return "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+         "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">" +
+         inside + "</ListBucketResult>";
+}
+
+TEST(S3Xml, AListingIsRead) {
+  const auto page = Parse(
+      Page("<Name>b</Name><KeyCount>2</KeyCount><IsTruncated>true</IsTruncated>"
+           "<EncodingType>url</EncodingType><NextContinuationToken>a+b/=</NextContinuationToken>"
+           "<Contents><Key>a+b%2Bc%25%0A%F0%9F%90%8E</Key><LastModified>2011-02-23T23:36:00.000Z"
+           "</LastModified><ETag>&quot;00000000000000000000000000000000&quot;</ETag><Size>17</Size>"
+           "<StorageClass>STANDARD</StorageClass></Contents>"
+           "<Contents><Size>18446744073709551615</Size><Key>z</Key><StorageClass>DEEP_ARCHIVE"
+           "</StorageClass></Contents>"));
+  ASSERT_TRUE(page) << page.error().message();
+  EXPECT_TRUE(page->truncated);
+  EXPECT_TRUE(page->is_v2);
+  EXPECT_EQ(page->next, "a+b/=");
+  ASSERT_EQ(page->objects.size(), 2u);
+  EXPECT_EQ(page->objects[0].key, "a b+c%\n🐎");
+  EXPECT_EQ(page->objects[0].size, 17u);
+  EXPECT_EQ(page->objects[0].version.etag, "00000000000000000000000000000000");
+  EXPECT_EQ(page->objects[0].modified, std::chrono::sys_days(std::chrono::year(2011) / 2 / 23) +
+                                           std::chrono::hours(23) + std::chrono::minutes(36));
+  EXPECT_FALSE(page->objects[0].archived);
+  EXPECT_EQ(page->objects[1].size, UINT64_MAX);
+  EXPECT_TRUE(page->objects[1].archived);
+}
+
+TEST(S3Xml, KeysAreTakenLiterallyWhereTheServerDidNotEncodeThem) {
+  const auto page = Parse(
+      Page("<IsTruncated>false</IsTruncated><Contents><Key>a+b%20c</Key><Size>0</Size></Contents>"
+           "<Contents><Key> </Key><Size>0</Size></Contents>"
+           "<Contents><Key>a<![CDATA[<&>]]>b</Key><Size>0</Size></Contents>"));
+  ASSERT_TRUE(page) << page.error().message();
+  EXPECT_FALSE(page->is_v2);
+  EXPECT_EQ(page->objects[0].key, "a+b%20c");
+  EXPECT_EQ(page->objects[1].key, " ");
+  EXPECT_EQ(page->objects[2].key, "a<&>b");
+}
+
+TEST(S3Xml, WhatIsNoListingIsCorrupt) {
+  const std::string good = "<IsTruncated>false</IsTruncated>";
+  for (const std::string& document :
+       {std::string(), std::string("hello"), std::string("<html><body>It works!</body></html>"),
+        std::string("<ListBucketResult>"), Page(good).substr(0, 120), Page(""),
+        Page("<IsTruncated>maybe</IsTruncated>"), Page(good) + Page(good),
+        std::string("<Error><Code>SlowDown</Code></Error>"),
+        Page(good + "<Contents><Size>1</Size></Contents>"),
+        Page(good + "<Contents><Key></Key><Size>1</Size></Contents>"),
+        Page(good + "<Contents><Key>a</Key></Contents>"),
+        Page(good + "<Contents><Key>a</Key><Size>-1</Size></Contents>"),
+        Page(good + "<Contents><Key>a</Key><Size>1e3</Size></Contents>"),
+        Page(good + "<Contents><Key>a</Key><Size>18446744073709551616</Size></Contents>"),
+        Page(good + "<Contents><Key>a<Size>1</Size></Contents>")}) {
+    SCOPED_TRACE(document);
+    const auto page = Parse(document);
+    ASSERT_FALSE(page);
+    EXPECT_EQ(page.error().code(), Errc::kCorrupt);
+  }
+}
+
+TEST(S3Xml, AnErrorIsReadAndNothingElseIsOne) {
+  const auto error = ParseError(
+      "<?xml version=\"1.0\"?><Error><Code>PermanentRedirect</Code><Message>a &lt; b</Message>"
+      "<Endpoint>b.s3.eu-west-1.amazonaws.com</Endpoint><Region>eu-west-1</Region></Error>");
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code, "PermanentRedirect");
+  EXPECT_EQ(error->message, "a < b");
+  EXPECT_EQ(error->endpoint, "b.s3.eu-west-1.amazonaws.com");
+  EXPECT_EQ(error->region, "eu-west-1");
+  for (const char* document : {"", "Error", "<Error", "<html/>", "<A><Error/></A>", "\xff\xfe"}) {
+    EXPECT_FALSE(ParseError(document)) << document;
+  }
+}
+
+TEST(S3Xml, GlacierInstantRetrievalIsNotArchived) {
+  EXPECT_TRUE(IsArchiveClass("GLACIER"));
+  EXPECT_TRUE(IsArchiveClass("DEEP_ARCHIVE"));
+  EXPECT_FALSE(IsArchiveClass("GLACIER_IR"));
+  EXPECT_FALSE(IsArchiveClass("STANDARD"));
+}
+
+}  // namespace
+}  // namespace leat::store::s3
