@@ -3,6 +3,8 @@
 #ifndef LEAT_CACHE_CACHE_H_
 #define LEAT_CACHE_CACHE_H_
 
+#include <sys/types.h>
+
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -203,8 +205,9 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   /// A descriptor of the complete, synced and verified file, for the kernel to read from; -1 where
   /// it is not (yet) that.
   int PassthroughFd();
-  /// The path of the complete file in the cache; empty where there is none.
-  std::string CompletePath();
+  /// A second name for the complete file, for a tree of plain files. False: there is no such file,
+  /// or `path` is on another file system.
+  bool LinkTo(const std::string& path, mode_t mode, std::int64_t mtime_ns);
 
  private:
   friend class Cache;

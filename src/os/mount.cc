@@ -5,13 +5,13 @@
 #include <linux/mount.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <sstream>
 #include <vector>
 
 namespace leat::os {
@@ -22,20 +22,6 @@ int OpenTree(int dir, const char* path, unsigned flags) {
 }
 int MountSetattr(int dir, const char* path, unsigned flags, const mount_attr& attr) {
   return static_cast<int>(::syscall(SYS_mount_setattr, dir, path, flags, &attr, sizeof(attr)));
-}
-
-/// The words of /proc/self/mountinfo's escapes.
-std::string Unescape(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size()) {
-      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
-      i += 3;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
 }
 
 }  // namespace
@@ -49,24 +35,28 @@ Result<UniqueFd> CloneTree(const std::string& path) {
 Status SetReadOnly(const UniqueFd& tree) {
   mount_attr attr = {};
   attr.attr_set = MOUNT_ATTR_RDONLY;
-  if (MountSetattr(tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, attr) != 0) return FailErrno(errno, "making a mount read-only");
+  if (MountSetattr(tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, attr) != 0)
+    return FailErrno(errno, "making a mount read-only");
   return {};
 }
 
 Status SetReadOnlyAt(const std::string& path) {
   mount_attr attr = {};
   attr.attr_set = MOUNT_ATTR_RDONLY;
-  if (MountSetattr(AT_FDCWD, path.c_str(), 0, attr) != 0) return FailErrno(errno, "making " + path + " read-only");
+  if (MountSetattr(AT_FDCWD, path.c_str(), 0, attr) != 0)
+    return FailErrno(errno, "making " + path + " read-only");
   return {};
 }
 
 Status MakeAllSlave() {
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return FailErrno(errno, "making the mounts private");
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0)
+    return FailErrno(errno, "making the mounts private");
   return {};
 }
 
 Status AttachTree(const UniqueFd& tree, const std::string& path) {
-  if (::syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, path.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0) {
+  if (::syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, path.c_str(), MOVE_MOUNT_F_EMPTY_PATH) !=
+      0) {
     return FailErrno(errno, "mounting at " + path);
   }
   return {};
@@ -90,8 +80,9 @@ Result<FuseMount> NewFuseMount(const FuseMountOptions& options) {
   const auto flag = [&](const char* key) {
     return ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_SET_FLAG, key, nullptr, 0) == 0;
   };
-  if (!set("source", "leat") || !set("subtype", "leat") || !set("fd", std::to_string(out.device.get())) ||
-      !set("rootmode", "40555") || !set("user_id", std::to_string(options.uid)) ||
+  if (!set("source", "leat") || !set("subtype", "leat") ||
+      !set("fd", std::to_string(out.device.get())) || !set("rootmode", "40555") ||
+      !set("user_id", std::to_string(options.uid)) ||
       !set("group_id", std::to_string(options.gid)) || !flag("default_permissions") ||
       (options.allow_other && !flag("allow_other"))) {
     return FailErrno(errno, "setting up a FUSE mount");
@@ -99,8 +90,9 @@ Result<FuseMount> NewFuseMount(const FuseMountOptions& options) {
   if (::syscall(SYS_fsconfig, fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
     return FailErrno(errno, "making a FUSE mount");
   }
-  out.mount.Reset(static_cast<int>(
-      ::syscall(SYS_fsmount, fs.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY)));
+  out.mount.Reset(
+      static_cast<int>(::syscall(SYS_fsmount, fs.get(), FSMOUNT_CLOEXEC,
+                                 MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY)));
   if (!out.mount) return FailErrno(errno, "making a FUSE mount");
   return out;
 }
@@ -125,14 +117,16 @@ Status RunFusermount(const std::vector<std::string>& words, int comm_fd) {
       ::setenv("_FUSE_COMMFD", std::to_string(comm_fd).c_str(), 1);
     }
     ::execvp("fusermount3", argv.data());
-    constexpr std::string_view kMissing = "fusermount3 is not installed (Debian: apt-get install fuse3)";
+    constexpr std::string_view kMissing =
+        "fusermount3 is not installed (Debian: apt-get install fuse3)";
     [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, kMissing.data(), kMissing.size());
     ::_exit(127);
   }
   in.Reset();
   std::string said(4096, '\0');
   std::size_t size = 0;
-  for (ssize_t n; size < said.size() && (n = ::read(out.get(), said.data() + size, said.size() - size)) > 0;) {
+  for (ssize_t n;
+       size < said.size() && (n = ::read(out.get(), said.data() + size, said.size() - size)) > 0;) {
     size += static_cast<std::size_t>(n);
   }
   said.resize(size);
@@ -148,10 +142,13 @@ Status RunFusermount(const std::vector<std::string>& words, int comm_fd) {
 
 Result<UniqueFd> FusermountMount(const std::string& dir, bool allow_other) {
   int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return FailErrno(errno, "fusermount3");
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    return FailErrno(errno, "fusermount3");
   const UniqueFd ours(ends[0]);
   UniqueFd theirs(ends[1]);
-  const std::string options = fmt::format("ro,nosuid,nodev,fsname=leat,subtype=leat,default_permissions{}", allow_other ? ",allow_other" : "");
+  const std::string options =
+      fmt::format("ro,nosuid,nodev,fsname=leat,subtype=leat,default_permissions{}",
+                  allow_other ? ",allow_other" : "");
   LEAT_RETURN_IF_ERROR(RunFusermount({"-o", options, "--", dir}, theirs.get()));
   theirs.Reset();
   char byte;
@@ -162,28 +159,24 @@ Result<UniqueFd> FusermountMount(const std::string& dir, bool allow_other) {
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
-  if (::recvmsg(ours.get(), &message, MSG_CMSG_CLOEXEC) <= 0) return FailErrno(errno, "fusermount3");
+  if (::recvmsg(ours.get(), &message, MSG_CMSG_CLOEXEC) <= 0)
+    return FailErrno(errno, "fusermount3");
   const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return Fail(Errc::kInternal, "fusermount3 sent no descriptor");
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS)
+    return Fail(Errc::kInternal, "fusermount3 sent no descriptor");
   int fd;
   std::memcpy(&fd, CMSG_DATA(header), sizeof(fd));
   return UniqueFd(fd);
 }
 
-Status FusermountUnmount(const std::string& dir) { return RunFusermount({"-u", "-z", "--", dir}, -1); }
+Status FusermountUnmount(const std::string& dir) {
+  return RunFusermount({"-u", "-z", "--", dir}, -1);
+}
 
-std::string DeviceOfMount(const std::string& path) {
-  const auto text = ReadFile("/proc/self/mountinfo");
-  if (!text) return "";
-  std::string found;
-  std::istringstream lines(*text);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string id, parent, device, root, point;
-    words >> id >> parent >> device >> root >> point;
-    if (Unescape(point) == path) found = device;  // the last one is on top
-  }
-  return found;
+std::string DeviceOf(const UniqueFd& tree) {
+  struct statx st;
+  if (::statx(tree.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) != 0) return "";
+  return fmt::format("{}:{}", st.stx_dev_major, st.stx_dev_minor);
 }
 
 void SetReadahead(const std::string& device, unsigned kib) {

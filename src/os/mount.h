@@ -1,4 +1,5 @@
-// Mounts, by the calls that work on descriptors (Linux 5.12 and later): a tree is made ready before it is visible anywhere.
+// Mounts, by the calls that work on descriptors (Linux 5.12 and later): a tree is made ready before
+// it is visible anywhere.
 #ifndef LEAT_OS_MOUNT_H_
 #define LEAT_OS_MOUNT_H_
 
@@ -24,8 +25,9 @@ Status AttachTree(const UniqueFd& tree, const std::string& path);
 /// `options` as for mount(8): "mode=755,size=1m".
 Status MountTmpfs(const std::string& path, const std::string& options);
 
-/// A FUSE file system whose server has not begun: the descriptor to serve and the detached mount. The device is opened and the mount
-/// made in the calling process's user namespace, which must be the same for both.
+/// A FUSE file system whose server has not begun: the descriptor to serve and the detached mount.
+/// The device is opened and the mount made in the calling process's user namespace, which must be
+/// the same for both.
 struct FuseMount {
   UniqueFd device;
   UniqueFd mount;
@@ -41,8 +43,8 @@ Result<FuseMount> NewFuseMount(const FuseMountOptions& options);
 Result<UniqueFd> FusermountMount(const std::string& dir, bool allow_other);
 Status FusermountUnmount(const std::string& dir);
 
-/// "0:45" of the mount at `path`, without asking its file system; empty if there is none.
-std::string DeviceOfMount(const std::string& path);
+/// "0:45" of the file system that a descriptor is on, without asking its server; empty if that is not known.
+std::string DeviceOf(const UniqueFd& tree);
 /// The kernel's readahead of a file system, where that may be set.
 void SetReadahead(const std::string& device, unsigned kib);
 

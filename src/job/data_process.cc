@@ -1,0 +1,356 @@
+#include "job/data_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/memory_budget.h"
+#include "base/thread_pool.h"
+#include "job/remote.h"
+#include "transfer/tree.h"
+
+namespace leat::job {
+namespace {
+
+constexpr std::uint64_t kLargeAverage = kMiB;
+
+/// Everything one attachment needs while it is served. Members die in reverse order.
+struct Served {
+  std::unique_ptr<Remote> remote;
+  std::unique_ptr<cache::Cache> cache;
+  std::unique_ptr<vfs::FileSystem> fs;
+  std::unique_ptr<fuse::Server> server;
+  os::UniqueFd tree_lease;
+};
+
+void BecomeDataProcess() {
+  ::setsid();  // what is typed at the terminal is for the job
+  ::prctl(PR_SET_NAME, "leat-data");
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  // The job may take its time to end after a TERM to all, and reads meanwhile. The end of the
+  // channel ends this process.
+  for (const int sig :
+       {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU}) {
+    ::signal(sig, SIG_IGN);
+  }
+  const int null = ::open("/dev/null", O_RDWR);
+  ::dup2(null, STDIN_FILENO);
+  ::dup2(null, STDOUT_FILENO);
+  ::close(null);
+}
+
+class DataProcess {
+ public:
+  DataProcess(std::vector<Attachment>& attachments, const DataOptions& options)
+      : attachments_(attachments),
+        options_(options),
+        budget_(options.home.memory_bytes),
+        served_(attachments.size()) {}
+
+  void Run(Channel& channel) {
+    tools_ = MakeToolbox(config::ProcessEnvironment(), options_.home);
+    std::mutex mutex;  // guards channel and the notes on stderr
+    const bool resuming = std::ranges::any_of(
+        attachments_, [](const Attachment& a) { return static_cast<bool>(a.device); });
+    std::optional<Error> failure;
+    ParallelFor(attachments_.size(), 8, [&](std::size_t i) {
+      Attachment& attachment = attachments_[i];
+      if (attachment.spec.source.kind == Source::Kind::kLocal) return true;
+      const Status attached = Attach(i, resuming);
+      const std::lock_guard lock(mutex);
+      if (!attached) {
+        if (!failure) failure = attached.error();
+        return false;
+      }
+      if (!resuming) {
+        (void)channel.Send(MessageKind::kReady, static_cast<std::int64_t>(i),
+                           attachment.result.Encode(), attachment.snapshot.get());
+      }
+      return true;
+    });
+    Progress("");
+    if (failure) {
+      (void)channel.Send(MessageKind::kFailed, 0, failure->message());
+      return;
+    }
+    for (Served& served : served_) {
+      if (served.remote)
+        served.remote->SetRetryTotal(std::chrono::seconds(options_.home.retry_seconds), 1000);
+    }
+    for (std::size_t i = 0; i < attachments_.size(); ++i) {
+      if (attachments_[i].device) Serve(i, true);
+    }
+    if (!resuming) (void)channel.Send(MessageKind::kAttached);
+    while (auto message = channel.Receive()) {
+      if (message->kind == MessageKind::kFinish) break;
+      if (message->kind == MessageKind::kServe) {
+        const auto i = static_cast<std::size_t>(message->number);
+        attachments_[i].device = std::move(message->fd);
+        Serve(i, false);
+      }
+    }
+    for (Served& served : served_) {
+      if (served.cache) served.cache->Shutdown();
+    }
+  }
+
+ private:
+  Status Attach(std::size_t i, bool resuming) {
+    Attachment& attachment = attachments_[i];
+    Served& served = served_[i];
+    const MountSpec& spec = attachment.spec;
+    Board& board = *attachment.board;
+    const std::string url = spec.source.ForMessages();
+    LEAT_ASSIGN_OR_RETURN(served.remote, Remote::Open(spec, tools_, &board.requests));
+    SnapshotFile taken;
+    const CallContext attach = CallContext{}.Within(std::chrono::hours(1));
+    if (resuming) {
+      LEAT_ASSIGN_OR_RETURN(taken, served.remote->ReopenSnapshot(os::UniqueFd(
+                                       ::fcntl(attachment.snapshot.get(), F_DUPFD_CLOEXEC, 3))));
+    } else {
+      LEAT_ASSIGN_OR_RETURN(taken, served.remote->TakeSnapshot(attach, [&](std::uint64_t objects) {
+        Progress(fmt::format("listing {}: {} objects", url, FormatCount(objects)));
+      }));
+    }
+    if (!resuming) {
+      for (const std::string& note : taken.notes) Note(note);
+      if (taken.left_out.count > 0) {
+        const std::string what = fmt::format(
+            "{}: {} {} no file system can hold, first \"{}\" ({})", url,
+            FormatCount(taken.left_out.count), taken.left_out.count == 1 ? "key that" : "keys that",
+            Printable(taken.left_out.first_key), taken.left_out.first_why);
+        if (options_.strict) return Fail(Errc::kInvalid, what);
+        Note(what + ": left out");
+      }
+    }
+    auto content =
+        std::make_shared<const snapshot::Content>(taken.index, served.remote->shared_store());
+    const snapshot::Snapshot& index = *taken.index;
+    board.files = index.file_count();
+    board.bytes = index.total_bytes();
+
+    cache::CacheOptions cache;
+    cache.dir = options_.home.cache_dir;
+    cache.limit_bytes = options_.home.cache_bytes;
+    cache.budget = &budget_;
+    cache.counts = &board.cache;
+    served.cache = cache::Cache::Open(cache);
+    if (!resuming) {
+      static std::once_flag told;
+      const std::string why = options_.home.cache_dir.empty()
+                                  ? "neither HOME nor LEAT_CACHE_DIR is set"
+                                  : served.cache->problem();
+      if (!why.empty()) std::call_once(told, [&] { Say("reading without a cache: " + why); });
+    }
+    if (spec.mode == Mode::kCopy) return AttachCopy(i, content, attach);
+    if (!options_.fuse) {
+      return Fail(Errc::kUnsupported,
+                  fmt::format("{}: mode=stream needs FUSE, and {}; mode=copy works without", url,
+                              options_.no_fuse_reason));
+    }
+
+    vfs::FileSystemOptions fs;
+    fs.content = content;
+    fs.cache = served.cache.get();
+    fs.counts = &board.reads;
+    fs.extra_directories = attachment.nested;
+    fs.on_error = [target = spec.target](std::string_view path, const Error& error) {
+      Say(fmt::format("{}/{}: {}", target, Printable(path), error.message()));
+    };
+    served.fs = std::make_unique<vfs::FileSystem>(std::move(fs));
+    served.fs->SetRootAttribute("user.leat.requests",
+                                [&board] { return std::to_string(board.requests.requests()); });
+    served.fs->SetRootAttribute("user.leat.pin", [content] { return content->index->pin(); });
+    if (resuming) {
+      attachment.snapshot = std::move(taken.file);
+      return {};
+    }
+
+    std::uint64_t large_bytes = 0;
+    std::uint32_t first = UINT32_MAX;
+    for (std::uint32_t f = 0; f < index.file_count(); ++f) {
+      const std::uint64_t size = index.file(f).size;
+      if (size >= cache::kLargeFile) large_bytes += size;
+      if (size > 0 && first == UINT32_MAX) first = f;
+    }
+    const bool opens = options_.passthrough && index.file_count() > 0 &&
+                       index.file_count() <= kOpenRecords &&
+                       large_bytes * 2 >= index.total_bytes() &&
+                       index.total_bytes() / index.file_count() >= kLargeAverage;
+    attachment.result.how = opens ? AttachResult::How::kFuseOpens : AttachResult::How::kFuse;
+    attachment.snapshot = std::move(taken.file);
+    if (options_.plan_only) {
+      Estimate(*content, served, board);
+      return {};
+    }
+    // What only a GET can show is shown before the command starts.
+    if (first != UINT32_MAX) {
+      const vfs::Node node = vfs::kRootNode + index.directory_count() + first;
+      vfs::FileSystemOptions probe;
+      probe.content = content;
+      probe.cache = served.cache.get();
+      probe.sibling_prefetch = false;
+      probe.readahead_max = 0;
+      vfs::FileSystem quiet(std::move(probe));
+      const auto data = quiet.TryRead(node, 0, 1);
+      if (!data) {
+        if (const auto read = quiet.Read(node, 0, 1, attach); !read)
+          return std::unexpected(read.error());
+      }
+    }
+    return {};
+  }
+
+  Status AttachCopy(std::size_t i, const std::shared_ptr<const snapshot::Content>& content,
+                    const CallContext& ctx) {
+    Attachment& attachment = attachments_[i];
+    if (options_.plan_only) {
+      Estimate(*content, served_[i], *attachment.board);
+      attachment.result.how = AttachResult::How::kBind;
+      return {};
+    }
+    transfer::TreeOptions options;
+    options.content = content;
+    options.cache = served_[i].cache.get();
+    options.fallback_dir = options_.home.dir.empty() ? "" : options_.home.dir + "/trees";
+    options.source = attachment.spec.source.ForMessages();
+    LEAT_ASSIGN_OR_RETURN(transfer::Tree tree, transfer::PublishTree(options, ctx));
+    attachment.board->cached_bytes = tree.reused ? content->index->total_bytes() : 0;
+    attachment.result.how = AttachResult::How::kBind;
+    attachment.result.path = tree.path;
+    served_[i].tree_lease = std::move(tree.lease);
+    return {};
+  }
+
+  void Estimate(const snapshot::Content& content, Served& served, Board& board) {
+    std::uint64_t cached = 0, requests = 0;
+    for (std::uint32_t f = 0; f < content.index->file_count(); ++f) {
+      const std::uint64_t size = content.index->file(f).size;
+      if (size == 0) continue;
+      const cache::FileKey key{cache::Identity::Of(content.IdentityOf(f)), size};
+      const std::uint64_t here = size >= cache::kLargeFile      ? served.cache->PresentBytes(key)
+                                 : served.cache->FindSmall(key) ? size
+                                                                : 0;
+      cached += here;
+      if (here < size)
+        requests += size >= cache::kLargeFile ? (size - here + 8 * kMiB - 1) / (8 * kMiB) : 1;
+    }
+    board.cached_bytes = cached;
+    board.estimated_requests = requests;
+  }
+
+  void Serve(std::size_t i, bool resume) {
+    Attachment& attachment = attachments_[i];
+    fuse::ServerOptions server;
+    server.fs = served_[i].fs.get();
+    server.fd = attachment.device.get();
+    server.open_mode = attachment.result.how == AttachResult::How::kFuseOpens;
+    server.opens = attachment.board->opens;
+    server.connection = &attachment.board->connection;
+    server.resume = resume;
+    server.uid = options_.uid;
+    server.gid = options_.gid;
+    served_[i].server = std::make_unique<fuse::Server>(server);
+    served_[i].server->Start();
+  }
+
+  std::vector<Attachment>& attachments_;
+  const DataOptions& options_;
+  Toolbox tools_;
+  MemoryBudget budget_;
+  std::vector<Served> served_;
+};
+
+}  // namespace
+
+std::string AttachResult::Encode() const {
+  return fmt::format("{}\n{}\n{}", static_cast<int>(how), path.size(), path + name);
+}
+
+AttachResult AttachResult::Decode(const std::string& text) {
+  AttachResult out;
+  const std::size_t first = text.find('\n');
+  const std::size_t second = text.find('\n', first + 1);
+  out.how = static_cast<How>(std::atoi(text.c_str()));
+  const auto size = static_cast<std::size_t>(std::atoll(text.c_str() + first + 1));
+  out.path = text.substr(second + 1, size);
+  out.name = text.substr(second + 1 + size);
+  return out;
+}
+
+Result<AttachResult> AttachLocal(const MountSpec& spec) {
+  const std::string& path = spec.source.path;
+  char resolved[PATH_MAX];
+  if (::realpath(path.c_str(), resolved) == nullptr) {
+    return Fail(Errc::kNotFound, fmt::format("{}: {}", Printable(path),
+                                             errno == ENOENT ? "there is no such file or folder"
+                                                             : std::strerror(errno)));
+  }
+  struct stat st;
+  if (::stat(resolved, &st) != 0) return FailErrno(errno, path);
+  AttachResult out;
+  out.path = resolved;
+  if (S_ISDIR(st.st_mode)) {
+    out.how = AttachResult::How::kBind;
+    if (::access(resolved, R_OK | X_OK) != 0)
+      return Fail(Errc::kDenied, path + ": the folder may not be read");
+    if (spec.writable && ::access(resolved, W_OK) != 0)
+      return Fail(Errc::kDenied, path + ": the folder may not be written, but rw was asked for");
+    return out;
+  }
+  if (!S_ISREG(st.st_mode)) return Fail(Errc::kInvalid, path + " is neither a file nor a folder");
+  if (::access(resolved, R_OK) != 0)
+    return Fail(Errc::kDenied, path + ": the file may not be read");
+  out.how = AttachResult::How::kBindFile;
+  out.name = spec.name;
+  if (out.name.empty()) {
+    // The name that the user wrote, not that of what a link leads to.
+    std::string written = path;
+    while (written.ends_with('/')) written.pop_back();
+    out.name = written.substr(written.rfind('/') + 1);
+  }
+  return out;
+}
+
+void RunDataProcess(std::vector<Attachment>& attachments, const DataOptions& options,
+                    Channel channel) {
+  BecomeDataProcess();
+  {
+    DataProcess process(attachments, options);
+    process.Run(channel);
+    // Threads may still wait for a kernel that has nothing to say any more; nothing that matters is
+    // lost without destructors.
+    ::_exit(0);
+  }
+}
+
+void RunErrorProcess(const std::vector<Attachment>& attachments, Channel channel) {
+  BecomeDataProcess();
+  for (const Attachment& attachment : attachments) {
+    if (attachment.device)
+      std::thread([fd = attachment.device.get()] { fuse::ServeErrors(fd); }).detach();
+  }
+  while (const auto message = channel.Receive()) {
+    if (message->kind == MessageKind::kFinish) break;
+  }
+  ::_exit(0);
+}
+
+}  // namespace leat::job

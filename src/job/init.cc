@@ -1,0 +1,162 @@
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "job/isolation.h"
+#include "os/file.h"
+
+namespace leat::job {
+namespace {
+
+/// Without it no mount can be changed, whoever the job is in its namespace.
+void DropMountRights() {
+  ::prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN);
+  ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  if (::syscall(SYS_capget, &header, data) != 0) return;
+  data[0].inheritable &= ~(1U << CAP_SYS_ADMIN);
+  ::syscall(SYS_capset, &header, data);
+}
+
+/// The job itself: from here on nothing of leat's may be left but the descriptors that close on exec.
+[[noreturn]] void Execute(const Isolation& isolation, const Command& command, int report) {
+  const auto fail = [&](const std::string& what) {
+    const int error = errno;
+    const std::string text = std::string(reinterpret_cast<const char*>(&error), sizeof(error)) + what;
+    [[maybe_unused]] const ssize_t n = ::write(report, text.data(), text.size());
+    ::_exit(127);
+  };
+  const std::string& dir = command.workdir.empty() ? command.cwd : command.workdir;
+  if (::chdir(dir.c_str()) != 0) fail("\nthe working directory " + dir);
+  if (isolation.abilities.namespaces != Abilities::Namespaces::kNone) DropMountRights();
+  for (int sig = 1; sig < NSIG; ++sig) ::signal(sig, SIG_DFL);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  std::vector<char*> argv, envp;
+  for (const std::string& word : command.words) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  for (const std::string& variable : command.environment) envp.push_back(const_cast<char*>(variable.c_str()));
+  envp.push_back(nullptr);
+  // The command is looked for in the PATH that it will have.
+  environ = envp.data();
+  ::execvp(argv[0], argv.data());
+  fail(command.words[0]);
+  ::_exit(127);
+}
+
+/// All descendants of this process, for machines where it is not the PID 1 of a namespace.
+std::vector<pid_t> Descendants() {
+  std::multimap<pid_t, pid_t> children;
+  const auto names = os::ListDir("/proc");
+  if (!names) return {};
+  for (const std::string& name : *names) {
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const auto stat = os::ReadFile("/proc/" + name + "/stat", 4096);
+    if (!stat) continue;
+    // The name in parentheses may hold anything, parentheses too.
+    const std::size_t end = stat->rfind(')');
+    if (end == std::string::npos || end + 4 > stat->size()) continue;
+    children.emplace(static_cast<pid_t>(std::atoi(stat->c_str() + end + 4)), static_cast<pid_t>(std::atoi(name.c_str())));
+  }
+  std::vector<pid_t> found, open = {::getpid()};
+  while (!open.empty()) {
+    const pid_t parent = open.back();
+    open.pop_back();
+    for (auto [it, last] = children.equal_range(parent); it != last; ++it) {
+      found.push_back(it->second);
+      open.push_back(it->second);
+    }
+  }
+  return found;
+}
+
+[[noreturn]] void End(const Isolation& isolation, int status) {
+  if (!isolation.pid_namespace) {
+    // With the namespace's PID 1 the kernel ends all that is in it; here everything has to be found. Orphans come to this process.
+    for (int rounds = 0; rounds < 100; ++rounds) {
+      const std::vector<pid_t> left = Descendants();
+      if (left.empty()) break;
+      for (const pid_t pid : left) ::kill(pid, SIGKILL);
+      while (::waitpid(-1, nullptr, WNOHANG) > 0) {
+      }
+      ::usleep(2000);
+    }
+  }
+  ::_exit(status);
+}
+
+}  // namespace
+
+void RunInit(const Isolation& isolation, const Command& command, Channel channel) {
+  ::prctl(PR_SET_NAME, "leat-init");
+  if (isolation.pid_namespace) {
+    if (::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0) {
+      (void)channel.Send(MessageKind::kFailed, 0, fmt::format("mounting the job's /proc: {}", std::strerror(errno)));
+      ::_exit(125);
+    }
+  } else {
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  }
+  sigset_t all;
+  ::sigfillset(&all);
+  ::sigprocmask(SIG_SETMASK, &all, nullptr);
+  const os::UniqueFd signals(::signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK));
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) ::_exit(125);
+  os::UniqueFd report_out(ends[0]), report_in(ends[1]);
+  const pid_t job = ::fork();
+  if (job == 0) Execute(isolation, command, report_in.get());
+  report_in.Reset();
+  if (job < 0) {
+    (void)channel.Send(MessageKind::kFailed, 0, fmt::format("starting the job: {}", std::strerror(errno)));
+    ::_exit(125);
+  }
+  char buffer[8192];
+  const ssize_t n = ::read(report_out.get(), buffer, sizeof(buffer));  // ends at exec
+  if (n >= static_cast<ssize_t>(sizeof(int))) {
+    int error;
+    std::memcpy(&error, buffer, sizeof(error));
+    (void)channel.Send(MessageKind::kExecError, error,
+                       std::string(buffer + sizeof(error), static_cast<std::size_t>(n) - sizeof(error)));
+    End(isolation, 127);
+  }
+  pollfd polled[2] = {{signals.get(), POLLIN, 0}, {channel.fd(), POLLIN, 0}};
+  for (;;) {
+    if (::poll(polled, 2, -1) < 0 && errno != EINTR) End(isolation, 125);
+    if ((polled[0].revents & POLLIN) != 0) {
+      signalfd_siginfo info[16];
+      while (::read(signals.get(), info, sizeof(info)) > 0) {
+      }
+      // Signals of the terminal go to the whole group, so the job has had them; others come through the channel.
+      int status = 0;
+      for (pid_t pid; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;) {
+        if (pid != job) continue;
+        (void)channel.Send(MessageKind::kExited, status);
+        End(isolation, 0);
+      }
+    }
+    if (polled[1].revents != 0) {
+      const auto message = channel.Receive();
+      if (!message) End(isolation, 125);  // the supervisor is gone
+      if (message->kind == MessageKind::kSignal) ::kill(job, static_cast<int>(message->number));
+    }
+  }
+}
+
+}  // namespace leat::job

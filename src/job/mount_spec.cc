@@ -1,0 +1,286 @@
+#include "job/mount_spec.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "base/log.h"
+#include "net/url.h"
+
+namespace leat::job {
+namespace {
+
+constexpr std::string_view kDefaultTarget = "/data";
+
+/// "scheme" of "scheme://...".
+std::optional<std::string_view> SchemeOf(std::string_view text) {
+  const std::size_t colon = text.find("://");
+  if (colon == std::string_view::npos || colon == 0) return std::nullopt;
+  const std::string_view scheme = text.substr(0, colon);
+  const bool valid = std::ranges::all_of(scheme, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '+' ||
+           c == '-' || c == '.';
+  });
+  return valid ? std::optional(scheme) : std::nullopt;
+}
+
+bool LooksLikeSource(std::string_view text) {
+  return SchemeOf(text) || text.starts_with('/') || text.starts_with("./") ||
+         text.starts_with("../") || text.starts_with("~/") || text == "." || text == ".." ||
+         text == "~";
+}
+
+struct OptionName {
+  std::string_view name;
+  bool has_value;
+  bool here;  // false: reserved for what this version does not do
+};
+constexpr std::array kOptions = {
+    OptionName{"ro", false, true},      OptionName{"rw", false, true},
+    OptionName{"anon", false, true},    OptionName{"requester_pays", false, true},
+    OptionName{"mode", true, true},     OptionName{"etag", true, true},
+    OptionName{"version", true, true},  OptionName{"name", true, true},
+    OptionName{"profile", true, true},  OptionName{"region", true, true},
+    OptionName{"endpoint", true, true}, OptionName{"expand", true, false},
+    OptionName{"volume", true, false},  OptionName{"size", true, false},
+    OptionName{"remote", true, false},
+};
+
+const OptionName* KnownOption(std::string_view word) {
+  const std::size_t equals = word.find('=');
+  for (const OptionName& option : kOptions) {
+    if (word.substr(0, equals) == option.name &&
+        option.has_value == (equals != std::string_view::npos))
+      return &option;
+  }
+  return nullptr;
+}
+
+Result<std::string> NormalTarget(std::string_view target) {
+  if (!target.starts_with('/'))
+    return Fail(Errc::kInvalid, fmt::format("the target \"{}\" is not an absolute path", target));
+  std::string out;
+  for (std::size_t begin = 0; begin < target.size();) {
+    const std::size_t end = std::min(target.find('/', begin), target.size());
+    const std::string_view part = target.substr(begin, end - begin);
+    begin = end + 1;
+    if (part.empty() || part == ".") continue;
+    if (part == "..")
+      return Fail(Errc::kInvalid, fmt::format("the target \"{}\" must not contain \"..\"", target));
+    if (part.size() > 255)
+      return Fail(Errc::kInvalid, "the target has a name of more than 255 bytes");
+    out += '/';
+    out += part;
+  }
+  for (const std::string_view reserved : {"/proc", "/sys", "/dev"}) {
+    if (out == reserved || out.starts_with(std::string(reserved) + "/")) {
+      return Fail(
+          Errc::kInvalid,
+          fmt::format("the target {} is the system's own; choose another, such as /data", out));
+    }
+  }
+  if (out.empty())
+    return Fail(Errc::kInvalid, "the target / cannot be replaced; choose a folder, such as /data");
+  if (out.size() > 4000) return Fail(Errc::kInvalid, "the target is too long");
+  return out;
+}
+
+Status CheckTogether(const MountSpec& spec) {
+  const bool local = spec.source.kind == Source::Kind::kLocal;
+  if (spec.writable && !local) {
+    return Fail(Errc::kInvalid,
+                spec.source.ForMessages() +
+                    ": rw is for a folder of this machine; an object store is attached read-only");
+  }
+  const auto only = [&](bool given, std::string_view option, bool fits,
+                        std::string_view kinds) -> Status {
+    if (!given || fits) return {};
+    return Fail(Errc::kInvalid, fmt::format("{}: the option {} is for {}",
+                                            spec.source.ForMessages(), option, kinds));
+  };
+  const bool s3 = spec.source.kind == Source::Kind::kS3;
+  LEAT_RETURN_IF_ERROR(only(!spec.etag.empty(), "etag", !local, "s3:// and https:// sources"));
+  LEAT_RETURN_IF_ERROR(only(!spec.version.empty(), "version", s3, "s3:// sources"));
+  LEAT_RETURN_IF_ERROR(only(!spec.profile.empty(), "profile", s3, "s3:// sources"));
+  LEAT_RETURN_IF_ERROR(only(!spec.region.empty(), "region", s3, "s3:// sources"));
+  LEAT_RETURN_IF_ERROR(only(!spec.endpoint.empty(), "endpoint", s3, "s3:// sources"));
+  LEAT_RETURN_IF_ERROR(only(spec.anonymous, "anon", s3, "s3:// sources"));
+  LEAT_RETURN_IF_ERROR(only(spec.requester_pays, "requester_pays", s3, "s3:// sources"));
+  if (spec.anonymous && !spec.profile.empty())
+    return Fail(Errc::kInvalid, "anon and profile= exclude each other");
+  return {};
+}
+
+}  // namespace
+
+std::string Source::ForMessages() const {
+  if (kind != Kind::kHttp) return Printable(text);
+  return Printable(fmt::format("{}/{}", origin, key.substr(0, key.find('?'))));
+}
+
+Result<Source> ParseSource(std::string_view text) {
+  Source out;
+  out.text = text;
+  if (text.empty()) return Fail(Errc::kInvalid, "the source is empty");
+  if (text.find('\0') != std::string_view::npos)
+    return Fail(Errc::kInvalid, "the source contains a NUL byte");
+  const auto scheme = SchemeOf(text);
+  if (!scheme) {
+    if (text == "~" || text.starts_with("~/")) {
+      const char* home = std::getenv("HOME");
+      if (home == nullptr) return Fail(Errc::kInvalid, fmt::format("{}: HOME is not set", text));
+      out.path = std::string(home) + std::string(text.substr(1));
+      return out;
+    }
+    const std::size_t colon = text.find(':');
+    if (colon != std::string_view::npos && colon < text.find('/') && !LooksLikeSource(text)) {
+      return Fail(Errc::kInvalid,
+                  fmt::format("{}: remotes of rclone's configuration are not supported by this "
+                              "version; use an s3://, "
+                              "https:// or file:// URL, or ./{} for a file of that name",
+                              text, text));
+    }
+    out.path = text;
+    return out;
+  }
+  const std::string_view rest = text.substr(scheme->size() + 3);
+  std::string lower(*scheme);
+  std::ranges::transform(lower, lower.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+  });
+  if (lower == "file") {
+    if (!rest.starts_with('/'))
+      return Fail(Errc::kInvalid,
+                  fmt::format("{}: a file:// URL has three slashes (file:///path)", text));
+    out.path = rest;
+    return out;
+  }
+  if (lower == "s3") {
+    out.kind = Source::Kind::kS3;
+    const std::size_t slash = std::min(rest.find('/'), rest.size());
+    out.bucket = rest.substr(0, slash);
+    out.key = rest.substr(std::min(slash + 1, rest.size()));
+    if (out.bucket.empty())
+      return Fail(Errc::kInvalid,
+                  fmt::format("{}: the bucket's name is missing (s3://bucket/prefix)", text));
+    if (out.key.size() > 1024)
+      return Fail(Errc::kInvalid, "the key is longer than S3's 1,024 bytes");
+    return out;
+  }
+  if (lower == "http" || lower == "https") {
+    out.kind = Source::Kind::kHttp;
+    // The whole may be a presigned URL: nothing of its query gets into a message.
+    auto url = net::ParseUrl(text);
+    if (!url) return Fail(std::move(url), fmt::format("{}://...", lower));
+    out.origin = fmt::format("{}://{}{}{}", url->scheme, url->user_info,
+                             url->user_info.empty() ? "" : "@", url->Authority());
+    out.key = url->path.substr(1);
+    if (!url->query.empty()) out.key += "?" + url->query;
+    if (url->path == "/" || url->path.ends_with('/')) {
+      return Fail(Errc::kInvalid,
+                  fmt::format("{}: names no file; a web server's folder cannot be listed",
+                              out.ForMessages()));
+    }
+    return out;
+  }
+  return Fail(Errc::kInvalid, fmt::format("{}: there is no scheme \"{}://\" (s3://, https://, "
+                                          "http://, file:// and paths are known)",
+                                          Printable(text), *scheme));
+}
+
+Result<MountSpec> ParseSourceWithOptions(std::string_view text) {
+  MountSpec spec;
+  std::vector<std::string_view> words;
+  std::string_view rest = text;
+  for (std::size_t comma; (comma = rest.rfind(',')) != std::string_view::npos;) {
+    const std::string_view word = rest.substr(comma + 1);
+    if (KnownOption(word) == nullptr) break;
+    words.push_back(word);
+    rest = rest.substr(0, comma);
+  }
+  LEAT_ASSIGN_OR_RETURN(spec.source, ParseSource(rest));
+  std::set<std::string_view> seen;
+  for (const std::string_view word : words) {
+    const OptionName& option = *KnownOption(word);
+    const std::string where = spec.source.ForMessages();
+    if (!option.here)
+      return Fail(Errc::kInvalid, fmt::format("{}: the option {}= is not supported by this version",
+                                              where, option.name));
+    const std::string_view value = option.has_value ? word.substr(option.name.size() + 1) : "";
+    // ro and rw are two words for one option.
+    if (!seen.insert(option.name == "rw" ? "ro" : option.name).second) {
+      return Fail(Errc::kInvalid,
+                  fmt::format("{}: the option {} is given twice", where, option.name));
+    }
+    if (option.has_value && value.empty())
+      return Fail(Errc::kInvalid,
+                  fmt::format("{}: the option {}= has no value", where, option.name));
+    if (option.name == "rw") spec.writable = true;
+    if (option.name == "anon") spec.anonymous = true;
+    if (option.name == "requester_pays") spec.requester_pays = true;
+    if (option.name == "etag") spec.etag = value;
+    if (option.name == "version") spec.version = value;
+    if (option.name == "profile") spec.profile = value;
+    if (option.name == "region") spec.region = value;
+    if (option.name == "endpoint") spec.endpoint = value;
+    if (option.name == "name") {
+      if (value == "." || value == ".." || value.find('/') != std::string_view::npos ||
+          value.size() > 255) {
+        return Fail(Errc::kInvalid,
+                    fmt::format("{}: \"{}\" cannot be a file's name", where, value));
+      }
+      spec.name = value;
+    }
+    if (option.name == "mode") {
+      if (value != "stream" && value != "copy") {
+        return Fail(Errc::kInvalid,
+                    fmt::format("{}: mode is stream or copy, not \"{}\"", where, value));
+      }
+      spec.mode = value == "copy" ? Mode::kCopy : Mode::kStream;
+    }
+  }
+  LEAT_RETURN_IF_ERROR(CheckTogether(spec));
+  return spec;
+}
+
+Result<MountSpec> ParseMount(std::string_view text) {
+  std::string_view target = kDefaultTarget;
+  std::string_view source = text;
+  // "/a=b" has a target only if what follows an '=' begins like a source; else the whole is a path
+  // that contains '='.
+  if (text.starts_with('/')) {
+    for (std::size_t equals = text.find('='); equals != std::string_view::npos;
+         equals = text.find('=', equals + 1)) {
+      if (!LooksLikeSource(text.substr(equals + 1))) continue;
+      target = text.substr(0, equals);
+      source = text.substr(equals + 1);
+      break;
+    }
+  } else if (const std::size_t equals = text.find('=');
+             equals != std::string_view::npos && !SchemeOf(text) && text.find('/') > equals &&
+             LooksLikeSource(text.substr(equals + 1))) {
+    return Fail(Errc::kInvalid,
+                fmt::format("the target \"{}\" is not an absolute path (write /{}=...)",
+                            text.substr(0, equals), text.substr(0, equals)));
+  }
+  LEAT_ASSIGN_OR_RETURN(MountSpec spec, ParseSourceWithOptions(source));
+  LEAT_ASSIGN_OR_RETURN(spec.target, NormalTarget(target));
+  return spec;
+}
+
+Status CheckTargets(const std::vector<MountSpec>& mounts) {
+  std::set<std::string_view> seen;
+  for (const MountSpec& mount : mounts) {
+    if (!seen.insert(mount.target).second) {
+      return Fail(Errc::kInvalid, fmt::format("the target {} is given twice", mount.target));
+    }
+  }
+  return {};
+}
+
+}  // namespace leat::job

@@ -1,0 +1,365 @@
+#include "job/remote.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "digest/digest.h"
+#include "net/url.h"
+#include "store/http/http_store.h"
+#include "store/s3/s3_store.h"
+
+namespace leat::job {
+namespace {
+
+constexpr std::string_view kFolderPin = "mf:";
+constexpr std::size_t kKeptSnapshots = 3;
+
+/// Quotes, W/ and the case of hexadecimal digits do not matter when a person pins an etag.
+std::string NormalEtag(std::string_view etag) {
+  if (etag.starts_with("W/")) etag.remove_prefix(2);
+  if (etag.size() >= 2 && etag.front() == '"' && etag.back() == '"')
+    etag = etag.substr(1, etag.size() - 2);
+  std::string out(etag);
+  std::ranges::transform(out, out.begin(), [](char c) {
+    return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c;
+  });
+  return out;
+}
+
+std::string LastComponent(std::string_view key) {
+  const std::size_t slash = key.rfind('/');
+  return std::string(slash == std::string_view::npos ? key : key.substr(slash + 1));
+}
+
+/// One object under another name or key than its own, for the snapshot: `key` as the builder sees
+/// it.
+class Renamed final : public store::ObjectStore {
+ public:
+  Renamed(std::shared_ptr<store::ObjectStore> inner, std::string key, std::string real)
+      : inner_(std::move(inner)), key_(std::move(key)), real_(std::move(real)) {}
+  std::string_view Describe() const override { return inner_->Describe(); }
+  std::string_view Identity() const override { return inner_->Identity(); }
+  store::Capabilities capabilities() const override { return inner_->capabilities(); }
+  Result<store::ObjectInfo> Stat(std::string_view key, std::string_view version,
+                                 const CallContext& ctx) override {
+    return inner_->Stat(Real(key), version, ctx);
+  }
+  Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
+              const CallContext& ctx) override {
+    return inner_->Read(Real(key), options, sink, ctx);
+  }
+  Result<store::ListPage> List(std::string_view prefix, const store::ListOptions& options,
+                               const CallContext& ctx) override {
+    return inner_->List(prefix, options, ctx);
+  }
+  Result<store::Version> Put(std::string_view, std::span<const std::byte>, const store::PutOptions&,
+                             const CallContext&) override {
+    return Fail(Errc::kUnsupported, "read-only");
+  }
+  Status Remove(std::string_view, const CallContext&) override {
+    return Fail(Errc::kUnsupported, "read-only");
+  }
+  std::string UrlOf(std::string_view key) const override { return inner_->UrlOf(Real(key)); }
+
+ private:
+  std::string_view Real(std::string_view key) const {
+    return key == key_ ? std::string_view(real_) : key;
+  }
+
+  const std::shared_ptr<store::ObjectStore> inner_;  // shared with the Remote that made it
+  const std::string key_, real_;
+};
+
+}  // namespace
+
+Toolbox MakeToolbox(config::Environment env, Home home) {
+  return {std::move(env), std::move(home), net::MakeHttpClient(), &SystemClock()};
+}
+
+Remote::~Remote() = default;
+
+Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& tools,
+                                             store::RequestCounts* counts) {
+  std::unique_ptr<Remote> remote(new Remote(spec, tools));
+  std::unique_ptr<store::ObjectStore> driver;
+  if (spec.source.kind == Source::Kind::kS3) {
+    LEAT_ASSIGN_OR_RETURN(config::AwsConfig aws, config::AwsConfig::Load(tools.env));
+    remote->aws_ = std::make_unique<config::AwsConfig>(std::move(aws));
+    LEAT_ASSIGN_OR_RETURN(const config::S3Settings settings,
+                          config::ResolveS3Settings(tools.env, *remote->aws_,
+                                                    {spec.profile, spec.region, spec.endpoint}));
+    if (spec.anonymous) {
+      remote->credentials_ = auth::MakeAnonymous();
+    } else {
+      auth::AwsChainOptions chain;
+      chain.profile = spec.profile;
+      chain.region = settings.region;
+      chain.ca_file = settings.ca_bundle;
+      remote->credentials_ =
+          auth::MakeAwsChain(std::move(chain), tools.env, *remote->aws_, *tools.http, *tools.clock);
+    }
+    store::s3::S3Options options;
+    options.bucket = spec.source.bucket;
+    options.region = settings.region;
+    options.endpoint = settings.endpoint;
+    options.addressing_style = settings.addressing_style;
+    options.ca_file = settings.ca_bundle;
+    options.requester_pays = spec.requester_pays;
+    remote->endpoint_ = settings.endpoint;
+    LEAT_ASSIGN_OR_RETURN(driver, store::s3::MakeS3Store(std::move(options), *remote->credentials_,
+                                                         *tools.http, *tools.clock));
+  } else {
+    remote->endpoint_ = spec.source.origin;
+    LEAT_ASSIGN_OR_RETURN(driver,
+                          store::http::MakeHttpStore({spec.source.origin, ""}, *tools.http));
+  }
+  remote->store_ = store::MakeRetrying(store::MakeCounted(std::move(driver), counts),
+                                       &remote->policy_, *tools.clock, counts);
+  remote->SetRetryTotal(std::chrono::seconds(15), 4);
+  return remote;
+}
+
+void Remote::SetRetryTotal(std::chrono::milliseconds total, int attempts) {
+  policy_.total = total;
+  policy_.max_attempts = attempts;
+}
+
+std::string Remote::SavedName(std::string_view prefix) const {
+  const digest::Sha256 hash =
+      digest::HashSha256(AsBytes(fmt::format("{}\n{}", store_->Identity(), prefix)));
+  return ToHex(hash).substr(0, 32);
+}
+
+Result<SnapshotFile> Remote::TakeSnapshot(const CallContext& ctx,
+                                          const std::function<void(std::uint64_t)>& on_progress) {
+  const Source& source = spec_.source;
+  if (source.kind == Source::Kind::kHttp) {
+    LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo info, store_->Stat(source.key, "", ctx));
+    return SnapshotOfObject(info);
+  }
+  const bool folder_pin = spec_.etag.starts_with(kFolderPin);
+  const bool folder_only = source.key.empty() || source.key.ends_with('/');
+  if (!folder_only && !folder_pin) {
+    const auto info = store_->Stat(source.key, spec_.version, ctx);
+    if (info) return SnapshotOfObject(*info);
+    // Without the right to list, a missing object and a forbidden one look alike (403): the listing
+    // decides.
+    if (info.error().code() != Errc::kNotFound && info.error().code() != Errc::kDenied)
+      return std::unexpected(info.error());
+    if (!spec_.version.empty()) return std::unexpected(info.error());
+    auto folder = SnapshotOfFolder(ctx, on_progress);
+    if (!folder && info.error().code() == Errc::kDenied) return std::unexpected(info.error());
+    if (!folder && folder.error().code() == Errc::kNotFound) {
+      // The object's own sentence may know more: that the bucket is missing.
+      if (info.error().message().find("bucket") != std::string::npos)
+        return std::unexpected(info.error());
+      return Fail(Errc::kNotFound,
+                  fmt::format("{}: there is no such object, and no folder of that name",
+                              source.ForMessages()));
+    }
+    return folder;
+  }
+  return SnapshotOfFolder(ctx, on_progress);
+}
+
+Result<SnapshotFile> Remote::SnapshotOfObject(const store::ObjectInfo& info) {
+  const std::string url = spec_.source.ForMessages();
+  if (!spec_.etag.empty()) {
+    if (spec_.etag.starts_with(kFolderPin))
+      return Fail(Errc::kConflict, url + " is an object, but a folder was pinned (etag=mf:...)");
+    if (NormalEtag(spec_.etag) != NormalEtag(info.version.etag)) {
+      return Fail(
+          Errc::kConflict,
+          fmt::format(
+              "{} has etag \"{}\", but \"{}\" was asked for{}", url, info.version.etag, spec_.etag,
+              info.modified ? "; it was replaced on " + net::FormatDate(*info.modified) : ""));
+    }
+  }
+  if (info.archived) {
+    return Fail(Errc::kUnsupported, url +
+                                        " is archived (Glacier) and must be restored before it can "
+                                        "be read: aws s3api restore-object");
+  }
+  std::string real = spec_.source.key;
+  std::string name = spec_.name;
+  if (name.empty()) {
+    name = spec_.source.kind == Source::Kind::kHttp
+               ? net::PercentDecode(LastComponent(std::string_view(real).substr(0, real.find('?'))))
+               : LastComponent(real);
+  }
+  std::string prefix = real.substr(0, real.size() - LastComponent(real).size());
+  if (spec_.source.kind == Source::Kind::kHttp) prefix.clear();
+  store::ObjectInfo entry = info;
+  entry.key = prefix + name;
+  if (!spec_.version.empty()) entry.version.version_id = spec_.version;
+  // The snapshot knows the object by its name; what tells its bytes from others of that name is
+  // where they really are. A signature in a URL says nothing of that, and changes from day to day.
+  std::string identity(store_->Identity());
+  if (entry.key != real) {
+    const bool presigned = real.find("Signature=") != std::string::npos;
+    const std::string_view where =
+        presigned ? std::string_view(real).substr(0, real.find('?')) : std::string_view(real);
+    identity += "#" + ToHex(digest::HashSha256(AsBytes(where))).substr(0, 32);
+    store_ = std::make_shared<Renamed>(store_, entry.key, real);
+  }
+  snapshot::Builder builder(std::move(identity), prefix);
+  LEAT_RETURN_IF_ERROR(builder.Add(entry));
+  auto saved = Save(builder, "");
+  if (saved && saved->index->file_count() != 1) {
+    return Fail(Errc::kInvalid,
+                fmt::format("{}: \"{}\" cannot be a file's name; give one with name=", url,
+                            Printable(name)));
+  }
+  return saved;
+}
+
+Result<SnapshotFile> Remote::SnapshotOfFolder(
+    const CallContext& ctx, const std::function<void(std::uint64_t)>& on_progress) {
+  const std::string url = spec_.source.ForMessages();
+  std::string prefix = spec_.source.key;
+  if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
+  std::vector<std::string> notes;
+  std::string pin = spec_.etag.starts_with(kFolderPin) ? spec_.etag : "";
+  if ((!spec_.etag.empty() && pin.empty()) || !spec_.version.empty()) {
+    notes.push_back(
+        fmt::format("{} is a folder: {} is ignored (etag=mf:... pins a folder; leat stat shows it)",
+                    url, spec_.version.empty() ? "etag=" : "version="));
+  }
+  const std::string saved_name = SavedName(prefix);
+  const std::string dir = tools_.home.snapshots_dir();
+  // The newest of this source shows where to cut the listing; the one that was asked for makes it
+  // needless.
+  std::shared_ptr<const snapshot::Snapshot> hint;
+  std::string newest;
+  timespec newest_time = {};
+  if (const auto names = os::ListDir(dir)) {
+    for (const std::string& name : *names) {
+      struct stat st;
+      if (!name.starts_with(saved_name) || ::stat((dir + "/" + name).c_str(), &st) != 0) continue;
+      if (!pin.empty() && name == saved_name + "-" + pin.substr(kFolderPin.size())) {
+        if (auto fd = os::Open(dir + "/" + name, O_RDONLY)) {
+          if (auto index = snapshot::Snapshot::Open(fd->get()); index && (*index)->pin() == pin) {
+            SnapshotFile out;
+            out.index = std::move(*index);
+            out.file = std::move(*fd);
+            out.known = out.is_folder = true;
+            return out;
+          }
+        }
+      }
+      if (std::pair(st.st_mtim.tv_sec, st.st_mtim.tv_nsec) >
+          std::pair(newest_time.tv_sec, newest_time.tv_nsec)) {
+        newest = name;
+        newest_time = st.st_mtim;
+      }
+    }
+  }
+  if (!newest.empty()) {
+    if (auto fd = os::Open(dir + "/" + newest, O_RDONLY)) {
+      if (auto index = snapshot::Snapshot::Open(fd->get())) hint = std::move(*index);
+    }
+  }
+  snapshot::Builder builder(std::string(store_->Identity()), prefix);
+  snapshot::ListingOptions options;
+  options.hint = hint;
+  options.on_progress = on_progress;
+  if (const Status listed = snapshot::BuildFromListing(*store_, prefix, options, ctx, builder);
+      !listed) {
+    return std::unexpected(listed.error());
+  }
+  LEAT_ASSIGN_OR_RETURN(SnapshotFile out, Save(builder, saved_name));
+  out.notes = std::move(notes);
+  out.is_folder = true;
+  if (!pin.empty() && out.index->pin() != pin) {
+    return Fail(Errc::kConflict,
+                fmt::format("{} has the pin {}, but {} was asked for; its contents have changed",
+                            url, out.index->pin(), pin));
+  }
+  std::uint32_t archived = 0, first = 0;
+  for (std::uint32_t i = 0; i < out.index->file_count(); ++i) {
+    if (out.index->file(i).archived && archived++ == 0) first = i;
+  }
+  if (archived > 0) {
+    return Fail(
+        Errc::kUnsupported,
+        fmt::format("{} of {} objects of {} are archived (Glacier) and must be restored before "
+                    "they can be read, first {} "
+                    "(aws s3api restore-object --bucket {} --key ... --restore-request Days=7)",
+                    FormatCount(archived), FormatCount(out.index->file_count()), url,
+                    out.index->PathOfFile(first), spec_.source.bucket));
+  }
+  return out;
+}
+
+Result<SnapshotFile> Remote::Save(snapshot::Builder& builder, const std::string& name) {
+  SnapshotFile out;
+  const std::string dir = tools_.home.snapshots_dir();
+  std::string temporary;
+  if (!name.empty() && !tools_.home.dir.empty() && os::MakeDirs(dir, 0700)) {
+    temporary = fmt::format("{}/.new-{}-{}", dir, ::getpid(), name);
+    if (auto fd = os::Open(temporary, O_RDWR | O_CREAT | O_TRUNC)) {
+      out.file = std::move(*fd);
+    } else {
+      temporary.clear();
+    }
+  }
+  const os::Cleanup remove([&] {
+    if (!temporary.empty()) ::unlink(temporary.c_str());
+  });
+  if (temporary.empty()) {
+    out.file.Reset(::memfd_create("leat-snapshot", MFD_CLOEXEC));
+    if (!out.file) return FailErrno(errno, "keeping the snapshot in memory");
+  }
+  if (const Status written = builder.WriteTo(out.file.get(), false, &out.left_out); !written) {
+    return std::unexpected(
+        Error(written.error()).While("writing the snapshot of " + spec_.source.ForMessages()));
+  }
+  LEAT_ASSIGN_OR_RETURN(out.index, snapshot::Snapshot::Open(out.file.get()));
+  if (temporary.empty()) return out;
+  // A torn file after a power loss is recognised by its checksum and listed again: no sync is owed
+  // here.
+  const std::string path =
+      fmt::format("{}/{}-{}", dir, name, out.index->pin().substr(kFolderPin.size()));
+  if (::rename(temporary.c_str(), path.c_str()) == 0) {
+    temporary.clear();
+    std::vector<std::pair<timespec, std::string>> old;
+    if (const auto names = os::ListDir(dir)) {
+      for (const std::string& other : *names) {
+        struct stat st;
+        if (other.starts_with(name) && ::stat((dir + "/" + other).c_str(), &st) == 0)
+          old.emplace_back(st.st_mtim, other);
+      }
+    }
+    std::ranges::sort(old, [](const auto& a, const auto& b) {
+      return std::pair(a.first.tv_sec, a.first.tv_nsec) >
+             std::pair(b.first.tv_sec, b.first.tv_nsec);
+    });
+    for (std::size_t i = kKeptSnapshots; i < old.size(); ++i)
+      ::unlink((dir + "/" + old[i].second).c_str());
+  }
+  return out;
+}
+
+Result<SnapshotFile> Remote::ReopenSnapshot(os::UniqueFd file) {
+  SnapshotFile out;
+  out.file = std::move(file);
+  LEAT_ASSIGN_OR_RETURN(out.index, snapshot::Snapshot::Open(out.file.get()));
+  // A single object may lie in the tree under another name than its own.
+  const bool single = spec_.source.kind == Source::Kind::kHttp ||
+                      (out.index->file_count() == 1 && !spec_.source.key.empty() &&
+                       !spec_.source.key.ends_with('/') && !spec_.name.empty());
+  if (single && out.index->KeyOfFile(0) != spec_.source.key) {
+    store_ = std::make_shared<Renamed>(store_, out.index->KeyOfFile(0), spec_.source.key);
+  }
+  return out;
+}
+
+}  // namespace leat::job

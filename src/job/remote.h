@@ -1,0 +1,88 @@
+// A source in an object store, opened: its driver with credentials around it, and the snapshot of
+// what it holds.
+#ifndef LEAT_JOB_REMOTE_H_
+#define LEAT_JOB_REMOTE_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "auth/credentials.h"
+#include "base/clock.h"
+#include "base/context.h"
+#include "base/error.h"
+#include "config/aws_config.h"
+#include "job/home.h"
+#include "job/mount_spec.h"
+#include "net/http_client.h"
+#include "os/file.h"
+#include "snapshot/builder.h"
+#include "snapshot/content.h"
+#include "store/decorators.h"
+#include "store/object_store.h"
+
+namespace leat::job {
+
+/// What all sources of a process share. Built once by whoever runs; outlives them.
+struct Toolbox {
+  config::Environment env;
+  Home home;
+  std::unique_ptr<net::HttpTransport> http;
+  Clock* clock = nullptr;
+};
+Toolbox MakeToolbox(config::Environment env, Home home);
+
+struct SnapshotFile {
+  std::shared_ptr<const snapshot::Snapshot> index;
+  os::UniqueFd file;  ///< the snapshot's bytes, in the home or in memory
+  snapshot::LeftOut left_out;
+  std::vector<std::string> notes;  ///< for the user: ignored pins and the like
+  bool known = false;              ///< it was pinned and lay in the home: nothing was listed
+  bool is_folder = false;
+};
+
+/// Resolves to one object, or to a folder.
+class Remote {
+ public:
+  /// Finds settings and credentials' providers; asks nothing of the network. `counts` outlives it.
+  static Result<std::unique_ptr<Remote>> Open(const MountSpec& spec, Toolbox& tools,
+                                              store::RequestCounts* counts);
+  ~Remote();
+
+  store::ObjectStore& store() { return *store_; }
+  std::shared_ptr<store::ObjectStore> shared_store() { return store_; }
+  auth::CredentialProvider* credentials() { return credentials_.get(); }
+  const std::string& endpoint() const { return endpoint_; }
+
+  /// From now on failures are retried for this long: seconds while attaching, longer while a job
+  /// runs. Not while calls are under way.
+  void SetRetryTotal(std::chrono::milliseconds total, int attempts);
+
+  /// One HEAD for an object, the listing for a folder; nothing where the pinned snapshot is in the
+  /// home.
+  Result<SnapshotFile> TakeSnapshot(const CallContext& ctx,
+                                    const std::function<void(std::uint64_t)>& on_progress);
+  /// The snapshot that an earlier process took.
+  Result<SnapshotFile> ReopenSnapshot(os::UniqueFd file);
+
+ private:
+  Remote(MountSpec spec, Toolbox& tools) : spec_(std::move(spec)), tools_(tools) {}
+  Result<SnapshotFile> SnapshotOfObject(const store::ObjectInfo& info);
+  Result<SnapshotFile> SnapshotOfFolder(const CallContext& ctx,
+                                        const std::function<void(std::uint64_t)>& on_progress);
+  Result<SnapshotFile> Save(snapshot::Builder& builder, const std::string& name);
+  std::string SavedName(std::string_view prefix) const;
+
+  const MountSpec spec_;
+  Toolbox& tools_;
+  store::RetryPolicy policy_;
+  std::unique_ptr<config::AwsConfig> aws_;
+  std::unique_ptr<auth::CredentialProvider> credentials_;
+  std::shared_ptr<store::ObjectStore> store_;  // owned by this and by the snapshot's content
+  std::string endpoint_;
+};
+
+}  // namespace leat::job
+
+#endif  // LEAT_JOB_REMOTE_H_

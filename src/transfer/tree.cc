@@ -1,0 +1,427 @@
+#include "transfer/tree.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/thread_pool.h"
+#include "digest/digest.h"
+
+namespace leat::transfer {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr mode_t kUnfinished = 0600;
+constexpr mode_t kFinished = 0444;
+
+std::string BootId() {
+  auto text = os::ReadFile("/proc/sys/kernel/random/boot_id", 4096);
+  if (!text) return "?";
+  while (text->ends_with('\n')) text->pop_back();
+  return *text;
+}
+
+/// "<bytes> <inodes> <boot id> <synced 0|1>": the first two are read by the cache's accounting too.
+struct LeaseText {
+  std::uint64_t bytes = 0, inodes = 0;
+  std::string boot;
+  bool synced = false;
+
+  std::string Encode() const {
+    return fmt::format("{} {} {} {}\n", bytes, inodes, boot, synced ? 1 : 0);
+  }
+  static std::optional<LeaseText> Read(int fd) {
+    char buffer[256];
+    const ssize_t n = ::pread(fd, buffer, sizeof(buffer) - 1, 0);
+    if (n <= 0) return std::nullopt;
+    buffer[n] = 0;
+    LeaseText out;
+    unsigned long long bytes = 0, inodes = 0;
+    char boot[64] = {};
+    int synced = 0;
+    if (std::sscanf(buffer, "%llu %llu %63s %d", &bytes, &inodes, boot, &synced) != 4)
+      return std::nullopt;
+    out.bytes = bytes;
+    out.inodes = inodes;
+    out.boot = boot;
+    out.synced = synced == 1;
+    return out;
+  }
+  Status Write(int fd) const {
+    const std::string text = Encode();
+    if (::ftruncate(fd, 0) != 0) return FailErrno(errno, "writing a tree's lease");
+    return os::PwriteAll(fd, AsBytes(text), 0);
+  }
+};
+
+/// Copies one snapshot into DIR.part.
+class Copier {
+ public:
+  Copier(const TreeOptions& options, std::string dir)
+      : options_(options),
+        content_(*options.content),
+        index_(*options.content->index),
+        dir_(std::move(dir)) {}
+
+  Status Run(const CallContext& ctx) {
+    LEAT_RETURN_IF_ERROR(MakeFolders());
+    std::vector<Item> items = Plan();
+    std::jthread ticker([&](std::stop_token stop) { Tick(stop); });
+    std::mutex mutex;
+    std::optional<Error> failure;
+    ParallelFor(items.size(), options_.threads, [&](std::size_t i) {
+      const Status done =
+          ctx.cancelled() ? Status(Fail(Errc::kCancelled, "cancelled")) : Copy(items[i], ctx);
+      if (done) return true;
+      const std::lock_guard lock(mutex);
+      if (!failure) failure = done.error();
+      return false;
+    });
+    ticker.request_stop();
+    ticker.join();
+    Progress("");
+    if (failure) return std::unexpected(*failure);
+    for (std::uint32_t d = index_.directory_count(); d-- > 0;) {
+      if (::chmod(FolderPath(d).c_str(), 0555) != 0) return FailErrno(errno, FolderPath(d));
+    }
+    return {};
+  }
+
+  /// Bytes that the tree itself holds (not what is linked).
+  std::uint64_t own_bytes() const { return own_bytes_; }
+
+ private:
+  /// A large file whose ranges are being fetched side by side.
+  struct Large {
+    os::UniqueFd fd;
+    std::atomic<std::uint64_t> missing{0};  // ranges
+    std::unique_ptr<snapshot::EntryReader> reader;
+  };
+  struct Item {
+    snapshot::FileIndex file;
+    std::uint64_t offset = 0, length = 0;
+    Large* large = nullptr;  // null: a whole small file
+  };
+
+  std::string FolderPath(snapshot::DirIndex d) const {
+    const std::string path = index_.PathOfDirectory(d);
+    return path.empty() ? dir_ : dir_ + "/" + path;
+  }
+  std::string FilePath(snapshot::FileIndex f) const { return dir_ + "/" + index_.PathOfFile(f); }
+
+  Status MakeFolders() {
+    LEAT_RETURN_IF_ERROR(os::MakeDirs(dir_, 0755));
+    for (std::uint32_t d = 0; d < index_.directory_count(); ++d) {
+      const std::string path = FolderPath(d);
+      if (::mkdir(path.c_str(), 0755) != 0 && (errno != EEXIST || ::chmod(path.c_str(), 0755) != 0))
+        return FailErrno(errno, path);
+    }
+    return {};
+  }
+
+  bool Finished(const std::string& path, std::uint64_t size) const {
+    struct stat st;
+    return ::lstat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode) &&
+           (st.st_mode & 0777) == kFinished && static_cast<std::uint64_t>(st.st_size) == size;
+  }
+
+  /// What there is to do: small files in order, then the ranges of large ones.
+  std::vector<Item> Plan() {
+    std::vector<Item> items;
+    std::vector<Item> ranges;
+    for (snapshot::FileIndex f = 0; f < index_.file_count(); ++f) {
+      const std::uint64_t size = index_.file(f).size;
+      total_ += size;
+      if (Finished(FilePath(f), size)) {
+        done_ += size;
+        own_bytes_ += size;
+        continue;
+      }
+      if (size < cache::kLargeFile) {
+        items.push_back({f, 0, size, nullptr});
+        own_bytes_ += size;
+        continue;
+      }
+      auto large = std::make_unique<Large>();
+      large->reader = std::make_unique<snapshot::EntryReader>(options_.content, f);
+      large->missing = (size + options_.request - 1) / options_.request;
+      for (std::uint64_t at = 0; at < size; at += options_.request) {
+        ranges.push_back({f, at, std::min(options_.request, size - at), large.get()});
+      }
+      own_bytes_ += size;
+      larges_.push_back(std::move(large));
+    }
+    items.insert(items.begin(), ranges.begin(), ranges.end());
+    return items;
+  }
+
+  Status Finish(int fd, snapshot::FileIndex file) const {
+    const std::int64_t mtime = index_.file(file).mtime_ns;
+    const timespec times[2] = {{0, UTIME_OMIT}, {mtime / 1'000'000'000, mtime % 1'000'000'000}};
+    if (mtime != 0) ::futimens(fd, times);
+    if (::fchmod(fd, kFinished) != 0) return FailErrno(errno, FilePath(file));
+    return {};
+  }
+
+  Result<os::UniqueFd> Create(snapshot::FileIndex file) const {
+    const std::string path = FilePath(file);
+    auto fd = os::Open(path, O_RDWR | O_CREAT | O_TRUNC, kUnfinished);
+    if (!fd && fd.error().code() == Errc::kDenied) {  // half-made with other rights
+      ::unlink(path.c_str());
+      fd = os::Open(path, O_RDWR | O_CREAT | O_TRUNC, kUnfinished);
+    }
+    return fd;
+  }
+
+  Status Copy(const Item& item, const CallContext& ctx) {
+    return item.large == nullptr ? CopySmall(item.file, ctx) : CopyRange(item, ctx);
+  }
+
+  Status CopySmall(snapshot::FileIndex file, const CallContext& ctx) {
+    const std::uint64_t size = index_.file(file).size;
+    LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, Create(file));
+    if (size > 0) {
+      const auto cached = options_.cache->FindSmall(KeyOf(file));
+      if (cached) {
+        LEAT_RETURN_IF_ERROR(os::PwriteAll(fd.get(), cached->bytes, 0));
+        done_ += size;
+      } else {
+        snapshot::EntryReader reader(options_.content, file);
+        LEAT_RETURN_IF_ERROR(ReadTo(reader, fd.get(), 0, size, ctx));
+      }
+    }
+    return Finish(fd.get(), file);
+  }
+
+  Status ReadTo(snapshot::EntryReader& reader, int fd, std::uint64_t offset, std::uint64_t length,
+                const CallContext& ctx) {
+    for (int attempt = 0;; ++attempt) {
+      std::uint64_t at = offset;
+      const Status read = reader.Read(
+          offset, length,
+          [&](std::span<const std::byte> piece) -> Status {
+            LEAT_RETURN_IF_ERROR(os::PwriteAll(fd, piece, at));
+            at += piece.size();
+            done_ += piece.size();
+            return {};
+          },
+          ctx);
+      // Damage on the way does not come twice.
+      if (read || read.error().code() != Errc::kCorrupt || attempt > 0) return read;
+      done_ -= at - offset;
+    }
+  }
+
+  cache::FileKey KeyOf(snapshot::FileIndex file) const {
+    return {cache::Identity::Of(content_.IdentityOf(file)), index_.file(file).size};
+  }
+
+  Status CopyRange(const Item& item, const CallContext& ctx) {
+    Large& large = *item.large;
+    {
+      const std::lock_guard lock(large_mutex_);
+      if (!large.fd) {
+        LEAT_ASSIGN_OR_RETURN(large.fd, Create(item.file));
+        if (::ftruncate(large.fd.get(), static_cast<off_t>(index_.file(item.file).size)) != 0) {
+          return FailErrno(errno, FilePath(item.file));
+        }
+      }
+    }
+    LEAT_RETURN_IF_ERROR(ReadTo(*large.reader, large.fd.get(), item.offset, item.length, ctx));
+    if (--large.missing > 0) return {};
+    if (const auto expected = large.reader->expected();
+        expected && index_.file(item.file).size > options_.request) {
+      digest::Hasher hasher(expected->kind);
+      std::vector<std::byte> buffer(kMiB);
+      const std::uint64_t size = index_.file(item.file).size;
+      for (std::uint64_t at = 0; at < size; at += buffer.size()) {
+        const std::span<std::byte> piece(buffer.data(),
+                                         std::min<std::uint64_t>(buffer.size(), size - at));
+        LEAT_RETURN_IF_ERROR(os::PreadAll(large.fd.get(), piece, at));
+        hasher.Update(piece);
+      }
+      if (hasher.Finish() != expected->value) {
+        return Fail(
+            Errc::kCorrupt,
+            fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
+                        content_.UrlOf(item.file), digest::KindName(expected->kind)));
+      }
+    }
+    const Status finished = Finish(large.fd.get(), item.file);
+    large.fd.Reset();
+    return finished;
+  }
+
+  void Tick(const std::stop_token& stop) const {
+    const auto began = std::chrono::steady_clock::now();
+    const std::uint64_t first = done_;
+    while (!stop.stop_requested()) {
+      std::this_thread::sleep_for(100ms);
+      const double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+      if (seconds < 0.5) continue;
+      const std::uint64_t done = done_;
+      const double rate = static_cast<double>(done - std::min(first, done)) / seconds;
+      const std::uint64_t rest = total_ - std::min(done, total_);
+      Progress(fmt::format(
+          "copying {}: {} of {}, {}/s{}", options_.source, FormatBytes(done), FormatBytes(total_),
+          FormatBytes(static_cast<std::uint64_t>(rate)),
+          rate > 0 ? fmt::format(", {:.0f} s left", static_cast<double>(rest) / rate) : ""));
+    }
+  }
+
+  const TreeOptions& options_;
+  const snapshot::Content& content_;
+  const snapshot::Snapshot& index_;
+  const std::string dir_;
+  std::uint64_t total_ = 0, own_bytes_ = 0;
+  std::atomic<std::uint64_t> done_{0};
+  std::mutex large_mutex_;
+  std::vector<std::unique_ptr<Large>> larges_;
+};
+
+/// Links the large files that the cache has complete into the tree.
+Status LinkCached(const TreeOptions& options, const std::string& part, std::uint64_t* linked) {
+  const snapshot::Snapshot& index = *options.content->index;
+  std::shared_ptr<cache::Lease> lease;
+  for (snapshot::FileIndex f = 0; f < index.file_count(); ++f) {
+    const std::uint64_t size = index.file(f).size;
+    if (size < cache::kLargeFile) continue;
+    const cache::FileKey key{cache::Identity::Of(options.content->IdentityOf(f)), size};
+    if (options.cache->PresentBytes(key) != size) continue;
+    if (!lease)
+      lease = options.cache->Hold(fmt::format("{} {}", index.store_identity(), index.prefix()));
+    const auto file =
+        options.cache->OpenLarge(key, lease,
+                                 std::make_unique<cache::FetchFrom<snapshot::EntryReader>>(
+                                     snapshot::EntryReader(options.content, f)));
+    LEAT_RETURN_IF_ERROR(file->Complete(options.request, {}));
+    const std::string path = part + "/" + index.PathOfFile(f);
+    LEAT_RETURN_IF_ERROR(os::MakeDirs(path.substr(0, path.rfind('/')), 0755));
+    ::unlink(path.c_str());
+    if (file->LinkTo(path, kFinished, index.file(f).mtime_ns)) *linked += size;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
+  const snapshot::Snapshot& index = *options.content->index;
+  std::string base = options.cache->trees_dir();
+  const bool in_cache = !base.empty();
+  if (!in_cache) base = options.fallback_dir;
+  if (base.empty())
+    return Fail(
+        Errc::kNoSpace,
+        options.source + ": mode=copy needs a folder to copy to; set LEAT_HOME or LEAT_CACHE_DIR");
+  LEAT_RETURN_IF_ERROR(os::MakeDirs(base, 0700));
+  const std::string name = cache::Identity::Of(fmt::format("{}\n{}\n{}", index.store_identity(),
+                                                           index.prefix(), index.pin()))
+                               .Hex();
+  const std::string path = base + "/" + name;
+  const std::string part = path + ".part";
+
+  for (;;) {
+    Tree tree;
+    tree.path = path;
+    LEAT_ASSIGN_OR_RETURN(tree.lease, os::Open(path + ".lease", O_RDWR | O_CREAT));
+    const auto current = [&] {
+      // Eviction may have removed the lease's file while we waited for it.
+      struct stat mine, there;
+      return ::fstat(tree.lease.get(), &mine) == 0 &&
+             ::stat((path + ".lease").c_str(), &there) == 0 && mine.st_ino == there.st_ino;
+    };
+    LEAT_RETURN_IF_ERROR(os::Flock(tree.lease.get(), false, true));
+    if (!current()) continue;
+    if (os::Exists(path)) {
+      const auto text = LeaseText::Read(tree.lease.get());
+      if (text && (text->synced || text->boot == BootId())) {
+        ::futimens(tree.lease.get(), nullptr);
+        tree.reused = true;
+        return tree;
+      }
+    }
+    if (!os::Flock(tree.lease.get(), true, false)) {
+      Progress("waiting for another run that copies " + options.source);
+      for (auto pause = 20ms; !os::Flock(tree.lease.get(), true, false);
+           pause = std::min<std::chrono::milliseconds>(pause * 2, 500ms)) {
+        if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+        std::this_thread::sleep_for(pause);
+        // Its maker now shares it, or is gone.
+        if (os::Exists(path) && os::Flock(tree.lease.get(), false, false)) break;
+      }
+      continue;
+    }
+    if (!current()) continue;
+    if (os::Exists(path)) {
+      const auto text = LeaseText::Read(tree.lease.get());
+      if (text && (text->synced || text->boot == BootId())) continue;  // made while we waited
+      LEAT_RETURN_IF_ERROR(os::RemoveTree(path));  // it may have holes since the power went
+      LEAT_RETURN_IF_ERROR(os::RemoveTree(part));
+    }
+
+    std::uint64_t linked = 0;
+    if (in_cache) {
+      if (const Status done = LinkCached(options, part, &linked); !done)
+        Debug(done.error().message());
+    }
+    const std::uint64_t bytes =
+        index.total_bytes() - linked + 4096ULL * (index.file_count() + index.directory_count());
+    const std::uint64_t inodes = index.file_count() + index.directory_count();
+    if (in_cache) {
+      if (!options.cache->Reserve(bytes, inodes)) {
+        return Fail(
+            Errc::kNoSpace,
+            fmt::format("{}: mode=copy needs {} and {} files, more than the cache in {} may hold; "
+                        "give it room (--cache-size, leat cache clean) or use mode=stream",
+                        options.source, FormatBytes(index.total_bytes()), FormatCount(inodes),
+                        base));
+      }
+    } else {
+      struct statvfs vfs;
+      if (::statvfs(base.c_str(), &vfs) == 0 && vfs.f_bavail * vfs.f_frsize < bytes) {
+        return Fail(Errc::kNoSpace, fmt::format("{}: mode=copy needs {}, but {} has {}",
+                                                options.source, FormatBytes(bytes), base,
+                                                FormatBytes(vfs.f_bavail * vfs.f_frsize)));
+      }
+    }
+    LeaseText text{bytes, inodes, BootId(), false};
+    LEAT_RETURN_IF_ERROR(text.Write(tree.lease.get()));
+    Copier copier(options, part);
+    if (const Status copied = copier.Run(ctx); !copied) {
+      if (in_cache) options.cache->Unreserve(bytes, inodes);
+      return std::unexpected(copied.error());
+    }
+    if (::rename(part.c_str(), path.c_str()) != 0) return FailErrno(errno, "publishing " + path);
+    // On its way to the disk while the job runs. Until that is said in the lease, another boot does
+    // not trust the tree.
+    std::thread([path, text, lease = ::fcntl(tree.lease.get(), F_DUPFD_CLOEXEC, 3)]() mutable {
+      const os::UniqueFd held(lease);
+      const auto dir = os::Open(path, O_RDONLY | O_DIRECTORY);
+      if (!dir || ::syncfs(dir->get()) != 0) return;
+      text.synced = true;
+      if (text.Write(held.get())) ::fdatasync(held.get());
+    }).detach();
+    LEAT_RETURN_IF_ERROR(os::Flock(tree.lease.get(), false, true));
+    if (current() && os::Exists(path)) return tree;  // eviction may have come in between
+  }
+}
+
+}  // namespace leat::transfer

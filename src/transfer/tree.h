@@ -1,0 +1,40 @@
+// A snapshot as plain files: fetched whole, verified, published at once, shared by later runs
+// (mode=copy).
+#ifndef LEAT_TRANSFER_TREE_H_
+#define LEAT_TRANSFER_TREE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "cache/cache.h"
+#include "os/file.h"
+#include "snapshot/content.h"
+
+namespace leat::transfer {
+
+struct TreeOptions {
+  std::shared_ptr<const snapshot::Content> content;
+  cache::Cache* cache = nullptr;  ///< outlives the call
+  std::string fallback_dir;       ///< where trees are put when the cache has no folder
+  std::string source;             ///< for messages
+  std::size_t threads = 32;
+  std::uint64_t request = 8 * kMiB;  ///< bytes a request of a large file
+};
+
+struct Tree {
+  std::string path;     ///< files 0444, folders 0555
+  os::UniqueFd lease;   ///< while it is open, the tree is not evicted
+  bool reused = false;  ///< it was there
+};
+
+/// Returns when the tree is complete. Of several processes one copies and the others wait; a killed
+/// one's files are gone on with. kNoSpace: the sentence says how much is needed. A tree whose bytes
+/// may not have reached the disk before a power loss is not used again.
+Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx);
+
+}  // namespace leat::transfer
+
+#endif  // LEAT_TRANSFER_TREE_H_
