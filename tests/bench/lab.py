@@ -223,22 +223,25 @@ class Lab:
         usage = Usage(0, 0)
         begin = time.monotonic()
         process = subprocess.Popen([str(c) for c in command], env=env, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.running.append(process)
         try:
             while not os.path.ismount(mountpoint):
                 if process.poll() is not None or time.monotonic() - begin > 30:
-                    raise Failed(f"{name} did not mount")
+                    process.kill()
+                    raise Failed(f"{name} did not mount: {process.communicate()[1].decode().strip()[-300:]}")
                 time.sleep(0.01)
             yield usage
         finally:
-            subprocess.run(["/usr/bin/umount", mountpoint], check=False)
-            process.send_signal(signal.SIGTERM)
-            _, _, rusage = os.wait4(process.pid, 0)
-            process.returncode = 0
             self.running.remove(process)
-            usage.wall = time.monotonic() - begin
-            usage.cpu = rusage.ru_utime + rusage.ru_stime
+            if process.returncode is None:
+                subprocess.run(["/usr/bin/umount", mountpoint], check=False)
+                os.kill(process.pid, signal.SIGTERM)  # send_signal() would reap it, and its usage be lost
+                _, _, rusage = os.wait4(process.pid, 0)
+                process.returncode = 0
+                usage.wall = time.monotonic() - begin
+                usage.cpu = rusage.ru_utime + rusage.ru_stime
+                process.stderr.close()
 
     def _read_mounted(self, name, command, mountpoint, env, paths, options):
         with self.mounted(name, command, mountpoint, env) as daemon:
