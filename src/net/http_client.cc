@@ -2,17 +2,15 @@
 
 #include <curl/curl.h>
 #include <fmt/format.h>
-#include <openssl/x509_vfy.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 
 #include "net/curl_library.h"
+#include "net/http_errors.h"
 #include "net/url.h"
 
 namespace leat::net {
@@ -36,12 +34,6 @@ std::string_view Trim(std::string_view text) {
   const auto begin = text.find_first_not_of(kSpace);
   if (begin == text.npos) return {};
   return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
-}
-
-std::string Seconds(milliseconds time) {
-  return time.count() % 1000 == 0
-             ? fmt::format("{} s", time.count() / 1000)
-             : fmt::format("{:.1f} s", static_cast<double>(time.count()) / 1000);
 }
 
 // An easy handle with a multi handle of its own: that is what curl_easy_perform would make, but a
@@ -338,7 +330,19 @@ class HttpClient final : public HttpTransport {
     if (exchange.error()) return std::unexpected(std::move(*exchange.error()));
     if (!code) return std::unexpected(std::move(code).error());
     if (*code == CURLE_OK || exchange.enough()) return std::move(exchange.response());
-    return Explain(handle, *code, error_text.data(), exchange, request, url);
+    return std::unexpected(ExplainFailure({
+        .code = *code,
+        .text = error_text.data(),
+        .code_text = curl.ErrorText(*code),
+        .os_error = curl.GetLong(easy, CURLINFO_OS_ERRNO),
+        .verify_result = curl.GetLong(easy, CURLINFO_SSL_VERIFYRESULT),
+        .connected = curl.GetLong(easy, CURLINFO_PRETRANSFER_TIME_T) > 0,
+        .headers = exchange.headers_complete() ? &exchange.response().headers : nullptr,
+        .bytes = exchange.bytes(),
+        .body_bytes = exchange.body_bytes(),
+        .request = request,
+        .url = url,
+    }));
   }
 
   void SetOptions(const CurlLibrary& curl, void* easy, const HttpRequest& request) const {
@@ -434,135 +438,13 @@ class HttpClient final : public HttpTransport {
         return Fail(
             Errc::kUnavailable,
             exchange.bytes() == 0
-                ? fmt::format("{} sent nothing for {}", peer, Seconds(request.stall_timeout))
+                ? fmt::format("{} sent nothing for {}", peer, FormatSeconds(request.stall_timeout))
                 : fmt::format("{} sent less than {} bytes a second for {}", peer,
-                              request.stall_bytes, Seconds(request.stall_timeout)));
+                              request.stall_bytes, FormatSeconds(request.stall_timeout)));
       }
       const auto wait =
           std::min<SteadyClock::duration>(ctx.deadline - now, std::chrono::milliseconds(500));
       curl.Poll(handle.multi, static_cast<int>(std::chrono::ceil<milliseconds>(wait).count()));
-    }
-  }
-
-  static std::unexpected<Error> Explain(Handle& handle, int code, std::string_view text,
-                                        Exchange& exchange, const HttpRequest& request,
-                                        const Url& url) {
-    const CurlLibrary& curl = *handle.curl;
-    const std::string peer = fmt::format("{}:{}", url.host, url.EffectivePort());
-    const long os_error = curl.GetLong(handle.easy, CURLINFO_OS_ERRNO);
-    const bool connected = curl.GetLong(handle.easy, CURLINFO_PRETRANSFER_TIME_T) > 0;
-    const auto broke = [&]() -> std::string {
-      const std::string_view how = os_error == ECONNRESET ? " (it was reset)" : "";
-      if (!exchange.headers_complete()) {
-        return exchange.bytes() == 0
-                   ? fmt::format("{} closed the connection without an answer{}", peer, how)
-                   : fmt::format("the connection to {} broke in the headers of the answer{}", peer,
-                                 how);
-      }
-      const auto length = exchange.response().headers.Get("Content-Length");
-      return length ? fmt::format("the connection to {} broke after {} of {} bytes{}", peer,
-                                  exchange.body_bytes(), *length, how)
-                    : fmt::format("the connection to {} broke after {} bytes{}", peer,
-                                  exchange.body_bytes(), how);
-    };
-    if (text.find("CONNECT") != text.npos) {  // "Received HTTP code 403 from proxy after CONNECT"
-      return Fail(Errc::kUnavailable, fmt::format("the proxy refused a connection to {}", peer));
-    }
-    switch (code) {
-      case CURLE_COULDNT_RESOLVE_HOST:
-        return Fail(Errc::kUnavailable, fmt::format("could not resolve host {}", url.host));
-      case CURLE_COULDNT_RESOLVE_PROXY:
-        return Fail(Errc::kUnavailable,
-                    "could not resolve the proxy's name (see http_proxy, https_proxy, all_proxy)");
-      case CURLE_COULDNT_CONNECT:
-        return Fail(Errc::kUnavailable, ExplainConnect(peer, os_error, text));
-      case CURLE_OPERATION_TIMEDOUT:
-        if (!connected) {
-          return Fail(Errc::kUnavailable, fmt::format("no connection to {} within {}", peer,
-                                                      Seconds(request.connect_timeout)));
-        }
-        return Fail(Errc::kUnavailable, fmt::format("{} did not answer in time", peer));
-      case CURLE_GOT_NOTHING:
-      case CURLE_PARTIAL_FILE:
-      case CURLE_SEND_ERROR:
-      case CURLE_RECV_ERROR:
-        return Fail(Errc::kUnavailable, broke());
-      case CURLE_UNSUPPORTED_PROTOCOL:
-      case CURLE_WEIRD_SERVER_REPLY:
-      case CURLE_HTTP2:
-        return Fail(Errc::kUnavailable, fmt::format("{} does not answer in HTTP", peer));
-      case CURLE_PEER_FAILED_VERIFICATION:
-        return Fail(Errc::kInvalid,
-                    ExplainCertificate(curl.GetLong(handle.easy, CURLINFO_SSL_VERIFYRESULT), text,
-                                       url.host));
-      case CURLE_SSL_CACERT_BADFILE:
-        return Fail(Errc::kInvalid,
-                    fmt::format("the file of certificate authorities {} cannot be used",
-                                request.ca_file.empty() ? "of this system" : request.ca_file));
-      case CURLE_SSL_CONNECT_ERROR:
-        if (text.find("wrong version number") != text.npos ||
-            text.find("packet length too long") != text.npos) {
-          return Fail(Errc::kInvalid,
-                      fmt::format("{} does not speak TLS; is it an http:// address?", peer));
-        }
-        return Fail(Errc::kUnavailable, fmt::format("{} broke off the TLS handshake", peer));
-      case CURLE_URL_MALFORMAT:
-        return Fail(Errc::kInvalid,
-                    fmt::format("libcurl cannot use the URL {}", url.ForMessages()));
-      case CURLE_OUT_OF_MEMORY:
-        return Fail(Errc::kInternal, "libcurl has no memory");
-      default:
-        return Fail(Errc::kUnavailable,
-                    fmt::format("the request to {} failed: {}", peer, curl.ErrorText(code)));
-    }
-  }
-
-  // libcurl's text names whom it could not reach: "Failed to connect to 10.0.0.1 port 3128 after
-  // ...".
-  static std::string ExplainConnect(const std::string& peer, long os_error, std::string_view text) {
-    std::string whom = peer;
-    constexpr std::string_view kBegin = "Failed to connect to ", kPort = " port ";
-    const auto port = text.find(kPort);
-    if (text.starts_with(kBegin) && port != text.npos) {
-      const std::string_view number = text.substr(port + kPort.size());
-      std::string tried(text.substr(kBegin.size(), port - kBegin.size()));
-      if (tried.find(':') != tried.npos) tried = "[" + tried + "]";
-      tried += fmt::format(":{}", number.substr(0, number.find(' ')));
-      if (tried != peer) whom = fmt::format("the proxy {}", tried);
-    }
-    switch (os_error) {
-      case ECONNREFUSED:
-        return fmt::format("connection refused by {}", whom);
-      case ENETUNREACH:
-      case EHOSTUNREACH:
-        return fmt::format("there is no route to {}", whom);
-      case ETIMEDOUT:
-        return fmt::format("{} did not answer", whom);
-      default:
-        return os_error == 0 ? fmt::format("could not connect to {}", whom)
-                             : fmt::format("could not connect to {} ({})", whom,
-                                           std::strerror(static_cast<int>(os_error)));
-    }
-  }
-
-  static std::string ExplainCertificate(long verify_result, std::string_view text,
-                                        const std::string& host) {
-    if (text.find("subject name") != text.npos) {
-      return fmt::format("the certificate that {} shows was made out to another name", host);
-    }
-    switch (verify_result) {
-      case X509_V_ERR_CERT_HAS_EXPIRED:
-        return fmt::format("the certificate of {} has expired", host);
-      case X509_V_ERR_CERT_NOT_YET_VALID:
-        return fmt::format("the certificate of {} is not valid yet; is this machine's clock right?",
-                           host);
-      case X509_V_ERR_CERT_REVOKED:
-        return fmt::format("the certificate of {} was revoked", host);
-      default:
-        return fmt::format(
-            "the certificate of {} is not trusted (unknown authority); name its CA in "
-            "AWS_CA_BUNDLE, ca_bundle or SSL_CERT_FILE",
-            host);
     }
   }
 
