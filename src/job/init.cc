@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -45,6 +46,7 @@ void DropMountRights() {
   if (::chdir(dir.c_str()) != 0) fail("\nthe working directory " + dir);
   if (isolation.abilities.namespaces != Abilities::Namespaces::kNone) DropMountRights();
   for (int sig = 1; sig < NSIG; ++sig) ::signal(sig, SIG_DFL);
+  for (const int sig : command.ignored_signals) ::signal(sig, SIG_IGN);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -103,6 +105,17 @@ std::vector<pid_t> Descendants() {
 
 }  // namespace
 
+void CloseOwnDescriptors(const std::vector<int>& keep) {
+  const auto names = os::ListDir("/proc/self/fd");
+  if (!names) return;
+  for (const std::string& name : *names) {
+    const int fd = std::atoi(name.c_str());
+    if (std::ranges::find(keep, fd) != keep.end()) continue;
+    const int flags = ::fcntl(fd, F_GETFD);
+    if (flags >= 0 && (flags & FD_CLOEXEC) != 0) ::close(fd);
+  }
+}
+
 void RunInit(const Isolation& isolation, const Command& command, Channel channel) {
   ::prctl(PR_SET_NAME, "leat-init");
   if (isolation.pid_namespace) {
@@ -113,6 +126,7 @@ void RunInit(const Isolation& isolation, const Command& command, Channel channel
   } else {
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   }
+  CloseOwnDescriptors({channel.fd()});
   sigset_t all;
   ::sigfillset(&all);
   ::sigprocmask(SIG_SETMASK, &all, nullptr);

@@ -33,7 +33,12 @@ struct Command {
   std::vector<std::string> environment;   ///< "NAME=value"
   std::string workdir;                    ///< absolute; empty: `cwd` as far as it exists in the job's view
   std::string cwd;
+  std::vector<int> ignored_signals;       ///< that leat was started with (nohup), and the job is too
 };
+
+/// Closes this process's descriptors that would not survive an exec, but for `keep`: a fork without exec must not hold open what
+/// tells other processes, by its end, that leat is gone.
+void CloseOwnDescriptors(const std::vector<int>& keep);
 
 struct Isolation {
   Abilities abilities;

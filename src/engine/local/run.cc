@@ -1,0 +1,510 @@
+#include "engine/local/run.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <random>
+#include <utility>
+
+#include "base/log.h"
+#include "engine/local/data_supervisor.h"
+#include "engine/local/links.h"
+#include "engine/local/stats.h"
+#include "job/isolation.h"
+#include "os/mount.h"
+
+namespace leat::engine::local {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr int kOurFailure = 125;
+
+
+std::string FuseDevice() {
+  const char* device = std::getenv("LEAT_FUSE_DEVICE");
+  return device != nullptr && *device != 0 ? device : "/dev/fuse";
+}
+
+std::string NewRunId(const std::string& name) {
+  std::random_device random;
+  return fmt::format("{}{}{:08x}", name, name.empty() ? "" : "-", random());
+}
+
+/// Signals that end or steer a job; those of the terminal's job control stay what they are.
+sigset_t HandledSignals() {
+  sigset_t set;
+  ::sigfillset(&set);
+  for (const int sig : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT}) ::sigdelset(&set, sig);
+  return set;
+}
+
+/// One run, from the sources to the exit status.
+class Supervisor {
+ public:
+  explicit Supervisor(RunOptions options) : options_(std::move(options)) {}
+
+  int Run() {
+    for (int sig = 1; sig < NSIG; ++sig) {
+      struct sigaction action;
+      if (::sigaction(sig, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) command_.ignored_signals.push_back(sig);
+    }
+    const sigset_t handled = HandledSignals();
+    ::sigprocmask(SIG_BLOCK, &handled, &original_mask_);
+    signals_.Reset(::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+
+    if (const Status ready = Prepare(); !ready) return Refuse(ready.error());
+    if (options_.dry_run) {
+      const std::string plan = options_.json ? PlanJson(attachments_) : PlanTable(attachments_);
+      [[maybe_unused]] const std::size_t n = std::fwrite(plan.data(), 1, plan.size(), stdout);
+      return std::fflush(stdout) == 0 ? 0 : kOurFailure;
+    }
+    began_ = std::chrono::steady_clock::now();
+    if (const Status started = StartJob(); !started) return Refuse(started.error());
+    const int status = Watch();
+    End(status);
+    return status;
+  }
+
+ private:
+  int Refuse(const Error& error) {
+    Progress("");
+    const bool interrupted = error.code() == Errc::kCancelled && stop_signal_ == 0;
+    if (interrupted) ReadSignals();
+    data_.reset();
+    RemoveMade();
+    folder_.reset();
+    if (stop_signal_ != 0) return 128 + stop_signal_;
+    Say(error.message());
+    return kOurFailure;
+  }
+
+  // ------------------------------------------------------------------ before the job
+
+  Status Prepare() {
+    LEAT_RETURN_IF_ERROR(job::CheckTargets(options_.mounts));
+    uid_ = ::geteuid();
+    gid_ = ::getegid();
+    run_id_ = NewRunId(options_.name);
+    fuse_device_ = FuseDevice();
+    abilities_ = job::FindAbilities(fuse_device_);
+    LEAT_ASSIGN_OR_RETURN(boards_, os::Mapping::Shared(std::max<std::size_t>(1, options_.mounts.size()) * sizeof(job::Board)));
+    bool remote = false;
+    for (std::size_t i = 0; i < options_.mounts.size(); ++i) {
+      job::Attachment attachment;
+      attachment.spec = options_.mounts[i];
+      attachment.board = reinterpret_cast<job::Board*>(boards_.data()) + i;
+      for (const job::MountSpec& other : options_.mounts) {
+        if (other.target.starts_with(attachment.spec.target + "/")) {
+          attachment.nested.push_back(other.target.substr(attachment.spec.target.size() + 1));
+        }
+      }
+      if (attachment.spec.source.kind == job::Source::Kind::kLocal) {
+        LEAT_ASSIGN_OR_RETURN(attachment.result, job::AttachLocal(attachment.spec));
+      } else {
+        remote = true;
+      }
+      attachments_.push_back(std::move(attachment));
+    }
+    if (!remote) return {};
+    if (!options_.home.cache_note.empty()) Note(options_.home.cache_note);
+    job::DataOptions data;
+    data.home = options_.home;
+    data.strict = options_.strict;
+    data.plan_only = options_.dry_run;
+    data.passthrough = abilities_.passthrough;
+    data.fuse = abilities_.no_fuse.empty();
+    data.no_fuse_reason = abilities_.no_fuse;
+    data.uid = uid_;
+    data.gid = gid_;
+    data_ = std::make_unique<DataSupervisor>(attachments_, std::move(data), [this] {
+      builder_.Close();
+      signals_.Reset();
+    });
+    return data_->Attach(signals_.get());
+  }
+
+  bool WantsOwnPids() const {
+    if (options_.pid == PidMode::kOwn) return true;
+    if (options_.pid == PidMode::kHost) return false;
+    // Ranks beside each other share memory and need to see each other's processes (CUDA IPC, CMA).
+    return std::ranges::none_of(std::array{"SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"},
+                                [](const char* variable) { return std::getenv(variable) != nullptr; });
+  }
+
+  Status StartJob() {
+    using job::Abilities;
+    if (options_.pid == PidMode::kOwn && !abilities_.pid_namespace) {
+      return Fail(Errc::kUnsupported, "--pid=own cannot be had: " + abilities_.no_pid_namespace);
+    }
+    isolation_.abilities = abilities_;
+    isolation_.pid_namespace = WantsOwnPids() && abilities_.pid_namespace;
+    isolation_.hidden = {options_.home.dir, options_.home.cache_dir};
+    std::erase(isolation_.hidden, "");
+    isolation_.fuse_device = fuse_device_;
+    isolation_.uid = uid_;
+    isolation_.gid = gid_;
+    command_.words = options_.command;
+    command_.workdir = options_.workdir;
+    char cwd[PATH_MAX];
+    command_.cwd = ::getcwd(cwd, sizeof(cwd)) != nullptr ? cwd : "/";
+    MakeEnvironment();
+
+    const bool none = abilities_.namespaces == Abilities::Namespaces::kNone;
+    std::vector<std::string> mounted_dirs(attachments_.size());
+    const bool by_helper = none || !abilities_.fuse_direct;
+    for (std::size_t i = 0; i < attachments_.size(); ++i) {
+      const auto how = attachments_[i].result.how;
+      const bool fuse = how == job::AttachResult::How::kFuse || how == job::AttachResult::How::kFuseOpens;
+      if (!none && (!fuse || !by_helper)) continue;
+      if (folder_ == nullptr) {
+        LEAT_ASSIGN_OR_RETURN(folder_, RunFolder::Make(options_.home.mounts_dir(), run_id_));
+      }
+      if (fuse) {
+        LEAT_ASSIGN_OR_RETURN(os::UniqueFd device, folder_->MountFuse(i, false));
+        mounted_dirs[i] = fmt::format("{}/{}", folder_->path(), i);
+        LEAT_RETURN_IF_ERROR(data_->Serve(i, std::move(device)));
+      }
+      if (none) {
+        if (!attachments_[i].spec.writable && attachments_[i].spec.source.kind == job::Source::Kind::kLocal) {
+          Note(fmt::format("{} can be written through {}: without namespaces a folder of this machine cannot be made read-only",
+                           attachments_[i].spec.source.ForMessages(), attachments_[i].spec.target));
+        }
+        LEAT_RETURN_IF_ERROR(folder_->Link(i, attachments_[i]));
+      }
+    }
+
+    LEAT_ASSIGN_OR_RETURN(auto ends, job::Channel::MakePair());
+    const pid_t pid = ::fork();
+    if (pid < 0) return FailErrno(errno, "starting the job");
+    if (pid == 0) {
+      signals_.Reset();
+      ends.first.Close();
+      if (data_) ::close(data_->fd());
+      ::sigprocmask(SIG_SETMASK, &original_mask_, nullptr);
+      job::RunBuilder(attachments_, mounted_dirs, isolation_, command_, std::move(ends.second));
+    }
+    builder_ = std::move(ends.first);
+    return {};
+  }
+
+  void MakeEnvironment() {
+    std::vector<std::string> variables;
+    for (char** e = environ; *e != nullptr; ++e) variables.emplace_back(*e);
+    const auto set = [&](const std::string& name, const std::string& value) {
+      std::erase_if(variables, [&](const std::string& v) { return v.starts_with(name + "="); });
+      variables.push_back(name + "=" + value);
+    };
+    const auto first_of = [](std::initializer_list<const char*> names, const char* otherwise) {
+      for (const char* name : names) {
+        if (const char* value = std::getenv(name)) return std::string(value);
+      }
+      return std::string(otherwise);
+    };
+    set("LEAT_RUN_ID", run_id_);
+    set("LEAT_RANK", first_of({"SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "RANK"}, "0"));
+    set("LEAT_WORLD_SIZE", first_of({"SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE"}, "1"));
+    set("LEAT_LOCAL_RANK", first_of({"SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK"}, "0"));
+    set("LEAT_NODE_RANK", first_of({"SLURM_NODEID", "OMPI_COMM_WORLD_NODE_RANK", "NODE_RANK"}, "0"));
+    set("LEAT_MOUNTS", MountsJson(attachments_));
+    set("LEAT_DATA_CONFIG", "{}");
+    for (const std::string& variable : options_.env) {
+      const std::size_t equals = variable.find('=');
+      set(variable.substr(0, equals), variable.substr(equals + 1));
+    }
+    command_.environment = std::move(variables);
+  }
+
+  // ------------------------------------------------------------------ while it runs
+
+  int Watch() {
+    for (;;) {
+      pollfd polled[3] = {{signals_.get(), POLLIN, 0}, {builder_.fd(), POLLIN, 0}, {data_ && data_->running() ? data_->fd() : -1, POLLIN, 0}};
+      if (::poll(polled, 3, -1) < 0 && errno != EINTR) return kOurFailure;
+      if (polled[0].revents != 0) ReadSignals();
+      if (polled[2].revents != 0) data_->OnChannel();
+      if (polled[1].revents != 0) {
+        if (const auto status = OnBuilder()) return *status;
+      }
+    }
+  }
+
+  /// What the builder, and then the init, says; the exit status once there is one.
+  std::optional<int> OnBuilder() {
+    auto message = builder_.Receive();
+    if (!message) {
+      // Killed from outside, and with it the job.
+      if (init_ > 0) ::kill(init_, SIGKILL);
+      Say("the job's init was killed");
+      return 128 + SIGKILL;
+    }
+    switch (message->kind) {
+      case job::MessageKind::kDevice:
+        if (const Status served = data_->Serve(static_cast<std::size_t>(message->number), std::move(message->fd)); !served) {
+          Say(served.error().message());
+        }
+        return std::nullopt;
+      case job::MessageKind::kMade: made_.push_back(message->text); return std::nullopt;
+      case job::MessageKind::kStarted:
+        init_ = static_cast<pid_t>(message->number);
+        while (!pending_.empty()) {
+          Forward(pending_.front());
+          pending_.erase(pending_.begin());
+        }
+        return std::nullopt;
+      case job::MessageKind::kExecError: {
+        const int error = static_cast<int>(message->number);
+        if (message->text.starts_with('\n')) {
+          Say(fmt::format("{}: {}", message->text.substr(1), std::strerror(error)));
+          return kOurFailure;
+        }
+        const bool missing = error == ENOENT || error == ENOTDIR;
+        Say(fmt::format("{}: {}", message->text, missing ? "command not found" : std::strerror(error)));
+        return missing ? 127 : 126;
+      }
+      case job::MessageKind::kExited: {
+        const int status = static_cast<int>(message->number);
+        return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+      }
+      case job::MessageKind::kFailed: Say(message->text); return kOurFailure;
+      default: return std::nullopt;
+    }
+  }
+
+  void ReadSignals() {
+    signalfd_siginfo info;
+    while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
+      const int sig = static_cast<int>(info.ssi_signo);
+      if (sig == SIGCHLD || sig == SIGPIPE || sig == SIGALRM) {
+        Reap();
+        continue;
+      }
+      if (began_ == std::chrono::steady_clock::time_point{}) {  // there is no job yet
+        if (sig == SIGINT || sig == SIGTERM || sig == SIGHUP || sig == SIGQUIT) stop_signal_ = sig;
+        continue;
+      }
+      // The terminal's own signals go to the whole foreground group: the job has had them.
+      if (info.ssi_code == SI_KERNEL) continue;
+      Forward(sig);
+    }
+  }
+
+  void Forward(int sig) {
+    if (init_ <= 0) {
+      pending_.push_back(sig);
+      return;
+    }
+    if (sig == SIGTERM) {
+      const auto now = std::chrono::steady_clock::now();
+      if (first_term_ == std::chrono::steady_clock::time_point{}) {
+        first_term_ = now;
+      } else if (now - first_term_ > 10s) {
+        Say("asked a second time to end: the job is killed");
+        ::kill(init_, SIGKILL);
+        (void)builder_.Send(job::MessageKind::kSignal, SIGKILL);
+        return;
+      }
+    }
+    (void)builder_.Send(job::MessageKind::kSignal, sig);
+  }
+
+  void Reap() {
+    // The data process is waited for where its channel ends; all others are only to be reaped.
+    for (;;) {
+      siginfo_t info = {};
+      if (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
+      if (data_ && info.si_pid == data_->pid()) return;
+      ::waitpid(info.si_pid, nullptr, WNOHANG);
+    }
+  }
+
+  // ------------------------------------------------------------------ afterwards
+
+  void RemoveMade() {
+    for (auto it = made_.rbegin(); it != made_.rend(); ++it) ::rmdir(it->c_str());
+    made_.clear();
+  }
+
+  void End(int status) {
+    // The namespace's last process takes the mounts with it.
+    builder_.Close();
+    if (init_ > 0) {
+      ::kill(init_, SIGKILL);
+      ::waitpid(init_, nullptr, 0);
+    }
+    if (data_) data_->Finish();
+    RemoveMade();
+    folder_.reset();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+    if (const std::string summary = Summary(attachments_); !summary.empty()) Note(summary);
+    if (!options_.stats || options_.stats->empty()) return;
+    if (*options_.stats == "text") {
+      const std::string table = StatsTable(attachments_);
+      [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, table.data(), table.size());
+    } else {
+      const std::string json = StatsJson(attachments_, status, seconds);
+      if (*options_.stats == "json") {
+        [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, json.data(), json.size());
+      } else if (const Status written = os::WriteFileAtomic(*options_.stats, json, 0644); !written) {
+        Say(written.error().message());
+      }
+    }
+  }
+
+  RunOptions options_;
+  job::Abilities abilities_;
+  job::Isolation isolation_;
+  job::Command command_;
+  uid_t uid_ = 0;
+  gid_t gid_ = 0;
+  std::string run_id_, fuse_device_;
+  os::Mapping boards_;
+  std::vector<job::Attachment> attachments_;
+  std::unique_ptr<RunFolder> folder_;
+  std::unique_ptr<DataSupervisor> data_;
+  job::Channel builder_;  // the init's, later
+  os::UniqueFd signals_;
+  sigset_t original_mask_ = {};
+  pid_t init_ = -1;
+  std::vector<int> pending_;  // signals that came before there was a job
+  std::vector<std::string> made_;
+  int stop_signal_ = 0;
+  std::chrono::steady_clock::time_point began_ = {}, first_term_ = {};
+};
+
+bool IsOurMount(const std::string& dir) {
+  const auto text = os::ReadFile("/proc/self/mountinfo");
+  if (!text) return false;
+  bool ours = false;
+  for (std::size_t begin = 0; begin < text->size();) {
+    const std::size_t end = std::min(text->find('\n', begin), text->size());
+    const std::string_view line = std::string_view(*text).substr(begin, end - begin);
+    begin = end + 1;
+    std::string_view rest = line;
+    for (int i = 0; i < 4; ++i) rest.remove_prefix(std::min(rest.find(' ') + 1, rest.size()));
+    if (rest.substr(0, rest.find(' ')) == dir) ours = line.find(" - fuse.leat leat ") != std::string_view::npos;
+  }
+  return ours;
+}
+
+}  // namespace
+
+int Run(RunOptions options) { return Supervisor(std::move(options)).Run(); }
+
+int MountForeground(MountOptions options) {
+  const auto fail = [](const Error& error) {
+    Progress("");
+    Say(error.message());
+    return 1;
+  };
+  const std::string dir = options.spec.target;
+  if (options.spec.source.kind == job::Source::Kind::kLocal) {
+    return fail(Error(Errc::kInvalid, options.spec.source.ForMessages() + " is on this machine already and needs no mount"));
+  }
+  struct stat st;
+  if (::stat(dir.c_str(), &st) != 0) return fail(FailErrno(errno, dir).error());
+  if (!S_ISDIR(st.st_mode)) return fail(Error(Errc::kInvalid, dir + " is not a folder"));
+  if (IsOurMount(dir)) return fail(Error(Errc::kConflict, dir + " is mounted already (leat unmount " + dir + ")"));
+  if (const auto names = os::ListDir(dir); !names) {
+    return fail(names.error());
+  } else if (!names->empty()) {
+    return fail(Error(Errc::kConflict, dir + " is not empty"));
+  }
+
+  sigset_t handled;
+  ::sigemptyset(&handled);
+  for (const int sig : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD}) ::sigaddset(&handled, sig);
+  ::sigprocmask(SIG_BLOCK, &handled, nullptr);
+  os::UniqueFd signals(::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
+
+  auto boards = os::Mapping::Shared(sizeof(job::Board));
+  if (!boards) return fail(boards.error());
+  const std::string device = FuseDevice();
+  const job::Abilities abilities = job::FindAbilities(device);
+  const bool root = abilities.namespaces == job::Abilities::Namespaces::kRoot && abilities.fuse_direct;
+  std::vector<job::Attachment> attachments(1);
+  attachments[0].spec = options.spec;
+  attachments[0].board = reinterpret_cast<job::Board*>(boards->data());
+  job::DataOptions data_options;
+  data_options.home = options.home;
+  data_options.strict = options.strict;
+  data_options.passthrough = abilities.passthrough;
+  data_options.fuse = root || abilities.fusermount;
+  data_options.no_fuse_reason = abilities.no_fuse.empty() ? "fusermount3 is not here (Debian: apt-get install fuse3)" : abilities.no_fuse;
+  data_options.uid = ::geteuid();
+  data_options.gid = ::getegid();
+  DataSupervisor data(attachments, std::move(data_options), [&] { signals.Reset(); });
+  if (const Status ready = data.Attach(signals.get()); !ready) {
+    return ready.error().code() == Errc::kCancelled ? 130 : fail(ready.error());
+  }
+  if (root) {
+    os::FuseMountOptions fuse;
+    fuse.device = device;
+    fuse.uid = ::geteuid();
+    fuse.gid = ::getegid();
+    auto mount = os::NewFuseMount(fuse);
+    if (!mount) return fail(mount.error());
+    os::SetReadahead(os::DeviceOf(mount->mount), 1024);
+    if (const Status attached = os::AttachTree(mount->mount, dir); !attached) return fail(attached.error());
+    (void)data.Serve(0, std::move(mount->device));
+  } else {
+    auto fd = os::FusermountMount(dir, false);
+    if (!fd) return fail(fd.error());
+    (void)data.Serve(0, std::move(*fd));
+  }
+  // It answers, or it would not be worth saying so.
+  if (::stat(dir.c_str(), &st) != 0) return fail(FailErrno(errno, dir).error());
+  Note(fmt::format("{} is at {} (Ctrl-C or leat unmount {} ends it)", options.spec.source.ForMessages(), dir, dir));
+  int status = 0;
+  for (bool mounted = true; mounted;) {
+    // When the mount is gone the kernel hangs up the device.
+    pollfd polled[3] = {{signals.get(), POLLIN, 0}, {data.running() ? data.fd() : -1, POLLIN, 0}, {attachments[0].device.get(), 0, 0}};
+    if (::poll(polled, 3, -1) < 0 && errno != EINTR) break;
+    if (polled[2].revents != 0) break;
+    if (polled[1].revents != 0) data.OnChannel();
+    signalfd_siginfo info;
+    while (::read(signals.get(), &info, sizeof(info)) == sizeof(info)) {
+      if (info.ssi_signo == SIGCHLD) continue;
+      mounted = false;
+    }
+  }
+  attachments[0].device.Reset();
+  if (IsOurMount(dir)) status = Unmount(dir);
+  data.Finish();
+  Note(Summary(attachments));
+  return status;
+}
+
+int Unmount(const std::string& dir) {
+  if (!IsOurMount(dir)) {
+    Say(dir + " is no mount of leat's");
+    return 1;
+  }
+  if (::umount2(dir.c_str(), MNT_DETACH) == 0) return 0;
+  if (const Status done = os::FusermountUnmount(dir); !done) {
+    Say(fmt::format("unmounting {}: {}", dir, done.error().message()));
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace leat::engine::local

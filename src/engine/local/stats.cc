@@ -1,0 +1,156 @@
+#include "engine/local/stats.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/bytes.h"
+
+namespace leat::engine::local {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+bool IsRemote(const job::Attachment& a) { return a.spec.source.kind != job::Source::Kind::kLocal; }
+
+std::string_view HowName(job::AttachResult::How how, const job::MountSpec& spec) {
+  switch (how) {
+    case job::AttachResult::How::kFuse: return "stream";
+    case job::AttachResult::How::kFuseOpens: return "stream, complete files handed to the kernel";
+    case job::AttachResult::How::kBind:
+      return spec.source.kind != job::Source::Kind::kLocal ? "copy" : spec.writable ? "bind, writable" : "bind, read-only";
+    case job::AttachResult::How::kBindFile: return spec.writable ? "bind of one file, writable" : "bind of one file, read-only";
+  }
+  return "?";
+}
+
+/// Text from a command line may be any bytes; JSON holds UTF-8.
+std::string Dump(const ordered_json& document) { return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n"; }
+
+double Seconds(std::uint64_t ns) { return static_cast<double>(ns) / 1e9; }
+
+}  // namespace
+
+std::string Summary(const std::vector<job::Attachment>& attachments) {
+  std::uint64_t files = 0, bytes = 0, missed = 0, requests = 0, waited = 0, copied_files = 0, copied = 0, errors = 0;
+  bool any = false;
+  for (const job::Attachment& a : attachments) {
+    if (!IsRemote(a)) continue;
+    any = true;
+    requests += a.board->requests.requests();
+    if (a.spec.mode == job::Mode::kCopy) {
+      copied_files += a.board->files;
+      copied += a.board->bytes;
+      continue;
+    }
+    files += a.board->reads.files;
+    bytes += a.board->reads.read_bytes;
+    errors += a.board->reads.errors;
+    missed += a.board->cache.miss_bytes;
+    waited += a.board->cache.waited_ns;
+  }
+  if (!any) return "";
+  const std::uint64_t hit = bytes > missed ? bytes - missed : 0;
+  std::string out = fmt::format("{} {}, {} read, {} % from cache, {} {}, waited {:.1f} s for data", FormatCount(files),
+                                files == 1 ? "file" : "files", FormatBytes(bytes), bytes == 0 ? 100 : hit * 100 / bytes,
+                                FormatCount(requests), requests == 1 ? "request" : "requests", Seconds(waited));
+  if (copied_files > 0) out += fmt::format("; a copy of {} files, {}", FormatCount(copied_files), FormatBytes(copied));
+  if (errors > 0) out += fmt::format("; {} {} failed", FormatCount(errors), errors == 1 ? "read" : "reads");
+  return out;
+}
+
+std::string StatsTable(const std::vector<job::Attachment>& attachments) {
+  std::string out;
+  for (const job::Attachment& a : attachments) {
+    if (!IsRemote(a)) continue;
+    const job::Board& b = *a.board;
+    out += fmt::format(
+        "{} from {}\n"
+        "  requests   {} GET, {} LIST, {} HEAD, {} retries\n"
+        "  received   {}\n"
+        "  read       {} in {} files, {} failed\n"
+        "  cache      {} found, {} fetched, {} without room, {} damaged\n"
+        "  waited     {:.2f} s\n",
+        a.spec.target, a.spec.source.ForMessages(), FormatCount(b.requests.gets), FormatCount(b.requests.lists),
+        FormatCount(b.requests.heads), FormatCount(b.requests.retries), FormatBytes(b.requests.bytes_in),
+        FormatBytes(b.reads.read_bytes), FormatCount(b.reads.files), FormatCount(b.reads.errors), FormatBytes(b.cache.hit_bytes),
+        FormatBytes(b.cache.miss_bytes), FormatBytes(b.cache.not_admitted), FormatCount(b.cache.dropped), Seconds(b.cache.waited_ns));
+  }
+  return out;
+}
+
+std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_status, double seconds) {
+  ordered_json list = ordered_json::array();
+  for (const job::Attachment& a : attachments) {
+    const job::Board& b = *a.board;
+    ordered_json item;
+    item["target"] = a.spec.target;
+    item["source"] = a.spec.source.ForMessages();
+    item["how"] = HowName(a.result.how, a.spec);
+    if (IsRemote(a)) {
+      item["files"] = b.files.load();
+      item["bytes"] = b.bytes.load();
+      item["requests"] = {{"get", b.requests.gets.load()},       {"list", b.requests.lists.load()},
+                          {"head", b.requests.heads.load()},     {"put", b.requests.puts.load()},
+                          {"delete", b.requests.deletes.load()}, {"total", b.requests.requests()},
+                          {"retries", b.requests.retries.load()}};
+      item["received_bytes"] = b.requests.bytes_in.load();
+      item["read_bytes"] = b.reads.read_bytes.load();
+      item["read_files"] = b.reads.files.load();
+      item["failed_reads"] = b.reads.errors.load();
+      item["cache"] = {{"hit_bytes", b.cache.hit_bytes.load()},
+                       {"miss_bytes", b.cache.miss_bytes.load()},
+                       {"not_admitted_bytes", b.cache.not_admitted.load()},
+                       {"damaged", b.cache.dropped.load()}};
+      item["waited_seconds"] = Seconds(b.cache.waited_ns);
+    }
+    list.push_back(std::move(item));
+  }
+  ordered_json out;
+  out["attachments"] = std::move(list);
+  out["seconds"] = seconds;
+  out["exit_status"] = exit_status;
+  return Dump(out);
+}
+
+std::string PlanTable(const std::vector<job::Attachment>& attachments) {
+  std::string out;
+  for (const job::Attachment& a : attachments) {
+    out += fmt::format("{}\n  source     {}\n  how        {}\n", a.spec.target, a.spec.source.ForMessages(), HowName(a.result.how, a.spec));
+    if (!IsRemote(a)) continue;
+    const job::Board& b = *a.board;
+    const std::uint64_t bytes = b.bytes, cached = b.cached_bytes;
+    out += fmt::format("  objects    {}\n  bytes      {}\n  in cache   {} ({} %)\n  requests   about {} to read all of it once\n",
+                       FormatCount(b.files), FormatBytes(bytes), FormatBytes(cached), bytes == 0 ? 100 : cached * 100 / bytes,
+                       FormatCount(b.estimated_requests));
+  }
+  return out;
+}
+
+std::string PlanJson(const std::vector<job::Attachment>& attachments) {
+  ordered_json list = ordered_json::array();
+  for (const job::Attachment& a : attachments) {
+    ordered_json item;
+    item["target"] = a.spec.target;
+    item["source"] = a.spec.source.ForMessages();
+    item["how"] = HowName(a.result.how, a.spec);
+    if (IsRemote(a)) {
+      item["objects"] = a.board->files.load();
+      item["bytes"] = a.board->bytes.load();
+      item["cached_bytes"] = a.board->cached_bytes.load();
+      item["estimated_requests"] = a.board->estimated_requests.load();
+    }
+    list.push_back(std::move(item));
+  }
+  return Dump({{"attachments", std::move(list)}});
+}
+
+std::string MountsJson(const std::vector<job::Attachment>& attachments) {
+  ordered_json out = ordered_json::object();
+  for (const job::Attachment& a : attachments) out[a.spec.target] = a.spec.source.ForMessages();
+  return out.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace leat::engine::local
