@@ -25,7 +25,8 @@ namespace {
 bool HasSysAdmin() {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
-  return ::syscall(SYS_capget, &header, data) == 0 && (data[0].effective & (1U << CAP_SYS_ADMIN)) != 0;
+  return ::syscall(SYS_capget, &header, data) == 0 &&
+         (data[0].effective & (1U << CAP_SYS_ADMIN)) != 0;
 }
 
 bool InFirstUserNamespace() {
@@ -37,7 +38,8 @@ bool InFirstUserNamespace() {
   return inside == 0 && outside == 0 && count == 4294967295ULL;
 }
 
-/// The steps that a job's namespace needs, tried in a child. 0, or the step that failed times 256 plus its errno.
+/// The steps that a job's namespace needs, tried in a child. 0, or the step that failed times 256
+/// plus its errno.
 enum Step { kUnshare = 1, kMap, kSlave, kTmpfs, kPivot };
 int TryNamespaces(bool user) {
   const pid_t pid = ::fork();
@@ -62,23 +64,29 @@ int TryNamespaces(bool user) {
 std::string WhyNot(int step, bool user) {
   switch (step) {
     case kUnshare:
-      return user ? "this system lets users make no namespaces (sysctl user.max_user_namespaces, or a container's policy)"
+      return user ? "this system lets users make no namespaces (sysctl user.max_user_namespaces, "
+                    "or a container's policy)"
                   : "root may not make mount namespaces here (a container without CAP_SYS_ADMIN)";
     case kMap:
     case kSlave:
     case kTmpfs: {
-      const auto restricted = os::ReadFile("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 64);
+      const auto restricted =
+          os::ReadFile("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 64);
       if (restricted && restricted->starts_with('1')) {
-        return "AppArmor keeps users' namespaces without rights; leat's profile allows it: sudo install -m 644 "
-               "share/apparmor/leat /etc/apparmor.d/leat && sudo apparmor_parser -r /etc/apparmor.d/leat";
+        return "AppArmor keeps users' namespaces without rights; leat's profile allows it: sudo "
+               "install -m 644 "
+               "share/apparmor/leat /etc/apparmor.d/leat && sudo apparmor_parser -r "
+               "/etc/apparmor.d/leat";
       }
       return "a namespace of this user may not mount anything here";
     }
-    default: return "the root directory cannot be exchanged here (a chroot)";
+    default:
+      return "the root directory cannot be exchanged here (a chroot)";
   }
 }
 
-/// What hides parts of /proc from a container forbids a fresh one; binfmt_misc lies on an empty folder, which does not.
+/// What hides parts of /proc from a container forbids a fresh one; binfmt_misc lies on an empty
+/// folder, which does not.
 bool ProcIsWhole() {
   const auto text = os::ReadFile("/proc/self/mountinfo");
   if (!text) return false;
@@ -110,7 +118,8 @@ bool MapOwnIds(uid_t uid, gid_t gid) {
     const os::UniqueFd fd(::open(path, O_WRONLY | O_CLOEXEC));
     return fd && ::write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
   };
-  return write("/proc/self/setgroups", "deny") && write("/proc/self/uid_map", fmt::format("{0} {0} 1", uid)) &&
+  return write("/proc/self/setgroups", "deny") &&
+         write("/proc/self/uid_map", fmt::format("{0} {0} 1", uid)) &&
          write("/proc/self/gid_map", fmt::format("{0} {0} 1", gid));
 }
 
@@ -140,7 +149,8 @@ Abilities FindAbilities(const std::string& fuse_device) {
   } else if ((out.namespaces == Abilities::Namespaces::kRoot && first) || ProcIsWhole()) {
     out.pid_namespace = true;
   } else {
-    out.no_pid_namespace = "parts of /proc are hidden here, so that a fresh one cannot be mounted (a container)";
+    out.no_pid_namespace =
+        "parts of /proc are hidden here, so that a fresh one cannot be mounted (a container)";
   }
 
   const os::UniqueFd device(::open(fuse_device.c_str(), O_RDWR | O_CLOEXEC));
@@ -149,11 +159,13 @@ Abilities FindAbilities(const std::string& fuse_device) {
   const std::string fusermount = FindInPath("fusermount3");
   struct stat st;
   // As root it needs no set-user-id bit, but mounting must be allowed at all.
-  out.fusermount = !fusermount.empty() && os::Exists("/dev/fuse") && ::stat(fusermount.c_str(), &st) == 0 &&
+  out.fusermount = !fusermount.empty() && os::Exists("/dev/fuse") &&
+                   ::stat(fusermount.c_str(), &st) == 0 &&
                    (::geteuid() == 0 ? admin : (st.st_mode & S_ISUID) != 0);
   if (!out.fuse_direct && !out.fusermount) {
-    out.no_fuse = !device ? fmt::format("{} cannot be opened ({})", fuse_device, std::strerror(device_error))
-                          : "FUSE may not be mounted here (fusermount3 of Debian's fuse3 would help)";
+    out.no_fuse =
+        !device ? fmt::format("{} cannot be opened ({})", fuse_device, std::strerror(device_error))
+                : "FUSE may not be mounted here (fusermount3 of Debian's fuse3 would help)";
   }
   out.passthrough = first && ::geteuid() == 0 && admin && out.fuse_direct;
   return out;

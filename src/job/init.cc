@@ -34,11 +34,13 @@ void DropMountRights() {
   ::syscall(SYS_capset, &header, data);
 }
 
-/// The job itself: from here on nothing of leat's may be left but the descriptors that close on exec.
+/// The job itself: from here on nothing of leat's may be left but the descriptors that close on
+/// exec.
 [[noreturn]] void Execute(const Isolation& isolation, const Command& command, int report) {
   const auto fail = [&](const std::string& what) {
     const int error = errno;
-    const std::string text = std::string(reinterpret_cast<const char*>(&error), sizeof(error)) + what;
+    const std::string text =
+        std::string(reinterpret_cast<const char*>(&error), sizeof(error)) + what;
     [[maybe_unused]] const ssize_t n = ::write(report, text.data(), text.size());
     ::_exit(127);
   };
@@ -53,7 +55,8 @@ void DropMountRights() {
   std::vector<char*> argv, envp;
   for (const std::string& word : command.words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
-  for (const std::string& variable : command.environment) envp.push_back(const_cast<char*>(variable.c_str()));
+  for (const std::string& variable : command.environment)
+    envp.push_back(const_cast<char*>(variable.c_str()));
   envp.push_back(nullptr);
   // The command is looked for in the PATH that it will have.
   environ = envp.data();
@@ -74,7 +77,8 @@ std::vector<pid_t> Descendants() {
     // The name in parentheses may hold anything, parentheses too.
     const std::size_t end = stat->rfind(')');
     if (end == std::string::npos || end + 4 > stat->size()) continue;
-    children.emplace(static_cast<pid_t>(std::atoi(stat->c_str() + end + 4)), static_cast<pid_t>(std::atoi(name.c_str())));
+    children.emplace(static_cast<pid_t>(std::atoi(stat->c_str() + end + 4)),
+                     static_cast<pid_t>(std::atoi(name.c_str())));
   }
   std::vector<pid_t> found, open = {::getpid()};
   while (!open.empty()) {
@@ -90,7 +94,8 @@ std::vector<pid_t> Descendants() {
 
 [[noreturn]] void End(const Isolation& isolation, int status) {
   if (!isolation.pid_namespace) {
-    // With the namespace's PID 1 the kernel ends all that is in it; here everything has to be found. Orphans come to this process.
+    // With the namespace's PID 1 the kernel ends all that is in it; here everything has to be
+    // found. Orphans come to this process.
     for (int rounds = 0; rounds < 100; ++rounds) {
       const std::vector<pid_t> left = Descendants();
       if (left.empty()) break;
@@ -120,7 +125,8 @@ void RunInit(const Isolation& isolation, const Command& command, Channel channel
   ::prctl(PR_SET_NAME, "leat-init");
   if (isolation.pid_namespace) {
     if (::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0) {
-      (void)channel.Send(MessageKind::kFailed, 0, fmt::format("mounting the job's /proc: {}", std::strerror(errno)));
+      (void)channel.Send(MessageKind::kFailed, 0,
+                         fmt::format("mounting the job's /proc: {}", std::strerror(errno)));
       ::_exit(125);
     }
   } else {
@@ -138,7 +144,8 @@ void RunInit(const Isolation& isolation, const Command& command, Channel channel
   if (job == 0) Execute(isolation, command, report_in.get());
   report_in.Reset();
   if (job < 0) {
-    (void)channel.Send(MessageKind::kFailed, 0, fmt::format("starting the job: {}", std::strerror(errno)));
+    (void)channel.Send(MessageKind::kFailed, 0,
+                       fmt::format("starting the job: {}", std::strerror(errno)));
     ::_exit(125);
   }
   char buffer[8192];
@@ -146,8 +153,9 @@ void RunInit(const Isolation& isolation, const Command& command, Channel channel
   if (n >= static_cast<ssize_t>(sizeof(int))) {
     int error;
     std::memcpy(&error, buffer, sizeof(error));
-    (void)channel.Send(MessageKind::kExecError, error,
-                       std::string(buffer + sizeof(error), static_cast<std::size_t>(n) - sizeof(error)));
+    (void)channel.Send(
+        MessageKind::kExecError, error,
+        std::string(buffer + sizeof(error), static_cast<std::size_t>(n) - sizeof(error)));
     End(isolation, 127);
   }
   pollfd polled[2] = {{signals.get(), POLLIN, 0}, {channel.fd(), POLLIN, 0}};
@@ -157,7 +165,8 @@ void RunInit(const Isolation& isolation, const Command& command, Channel channel
       signalfd_siginfo info[16];
       while (::read(signals.get(), info, sizeof(info)) > 0) {
       }
-      // Signals of the terminal go to the whole group, so the job has had them; others come through the channel.
+      // Signals of the terminal go to the whole group, so the job has had them; others come through
+      // the channel.
       int status = 0;
       for (pid_t pid; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;) {
         if (pid != job) continue;

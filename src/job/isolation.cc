@@ -31,21 +31,26 @@ constexpr std::size_t kMirrorLimit = 4096;
 struct Entry {
   std::string name;
   bool is_dir = false;
-  std::string link;     // of a symbolic link: where to
-  os::UniqueFd tree;    // of anything else
+  std::string link;   // of a symbolic link: where to
+  os::UniqueFd tree;  // of anything else
 };
 
 class Builder {
  public:
-  Builder(const std::vector<Attachment>& attachments, const std::vector<std::string>& mounted_dirs, const Isolation& isolation,
-          Channel& channel)
-      : attachments_(attachments), mounted_dirs_(mounted_dirs), isolation_(isolation), channel_(channel) {}
+  Builder(const std::vector<Attachment>& attachments, const std::vector<std::string>& mounted_dirs,
+          const Isolation& isolation, Channel& channel)
+      : attachments_(attachments),
+        mounted_dirs_(mounted_dirs),
+        isolation_(isolation),
+        channel_(channel) {}
 
   Status Build() {
     const bool user = isolation_.abilities.namespaces == Abilities::Namespaces::kUser;
-    const int flags = CLONE_NEWNS | (user ? CLONE_NEWUSER : 0) | (isolation_.pid_namespace ? CLONE_NEWPID : 0);
+    const int flags =
+        CLONE_NEWNS | (user ? CLONE_NEWUSER : 0) | (isolation_.pid_namespace ? CLONE_NEWPID : 0);
     if (::unshare(flags) != 0) return FailErrno(errno, "making namespaces for the job");
-    if (user && !MapOwnIds(isolation_.uid, isolation_.gid)) return FailErrno(errno, "keeping the user's id in the job's namespace");
+    if (user && !MapOwnIds(isolation_.uid, isolation_.gid))
+      return FailErrno(errno, "keeping the user's id in the job's namespace");
     LEAT_RETURN_IF_ERROR(os::MakeAllSlave());
     // Everything is picked up by the paths of the host, before the root changes.
     LEAT_RETURN_IF_ERROR(PrepareAttachments());
@@ -53,7 +58,8 @@ class Builder {
     LEAT_RETURN_IF_ERROR(ChangeRoot());
     LEAT_RETURN_IF_ERROR(PutDown("/", top));
     // /proc is the init's to mount where it has process numbers of its own.
-    if (isolation_.pid_namespace && ::mkdir("/proc", 0555) != 0 && errno != EEXIST) return FailErrno(errno, "/proc");
+    if (isolation_.pid_namespace && ::mkdir("/proc", 0555) != 0 && errno != EEXIST)
+      return FailErrno(errno, "/proc");
     LEAT_RETURN_IF_ERROR(Hide());
     LEAT_RETURN_IF_ERROR(PlaceAttachments());
     for (const std::string& path : read_only_later_) LEAT_RETURN_IF_ERROR(os::SetReadOnlyAt(path));
@@ -80,8 +86,11 @@ class Builder {
   Result<std::vector<Entry>> PickUp(const std::string& folder) {
     LEAT_ASSIGN_OR_RETURN(const std::vector<std::string> names, os::ListDir(folder));
     if (names.size() > kMirrorLimit) {
-      return Fail(Errc::kUnsupported, fmt::format("{} holds {} entries: no mount point can be made in it; choose another target", folder,
-                                                  names.size()));
+      return Fail(
+          Errc::kUnsupported,
+          fmt::format(
+              "{} holds {} entries: no mount point can be made in it; choose another target",
+              folder, names.size()));
     }
     std::vector<Entry> entries;
     for (const std::string& name : names) {
@@ -120,8 +129,10 @@ class Builder {
   Status ChangeRoot() {
     // Any folder that is always there may be the place where the new root is made.
     LEAT_RETURN_IF_ERROR(os::MountTmpfs("/proc", "mode=755,size=16m"));
-    if (::chdir("/proc") != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0) return FailErrno(errno, "exchanging the root directory");
-    if (::umount2(".", MNT_DETACH) != 0 || ::chdir("/") != 0) return FailErrno(errno, "leaving the old root directory");
+    if (::chdir("/proc") != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0)
+      return FailErrno(errno, "exchanging the root directory");
+    if (::umount2(".", MNT_DETACH) != 0 || ::chdir("/") != 0)
+      return FailErrno(errno, "leaving the old root directory");
     return {};
   }
 
@@ -140,7 +151,8 @@ class Builder {
         options.gid = isolation_.gid;
         options.allow_other = isolation_.abilities.namespaces == Abilities::Namespaces::kRoot;
         LEAT_ASSIGN_OR_RETURN(os::FuseMount mount, os::NewFuseMount(options));
-        LEAT_RETURN_IF_ERROR(channel_.Send(MessageKind::kDevice, static_cast<std::int64_t>(i), "", mount.device.get()));
+        LEAT_RETURN_IF_ERROR(channel_.Send(MessageKind::kDevice, static_cast<std::int64_t>(i), "",
+                                           mount.device.get()));
         trees_[i] = std::move(mount.mount);
       }
       if (!attachments_[i].spec.writable) LEAT_RETURN_IF_ERROR(os::SetReadOnly(trees_[i]));
@@ -152,7 +164,9 @@ class Builder {
     // Outer targets before those inside them.
     std::vector<std::size_t> order(attachments_.size());
     std::iota(order.begin(), order.end(), 0UL);
-    std::ranges::sort(order, {}, [&](std::size_t i) { return std::ranges::count(attachments_[i].spec.target, '/'); });
+    std::ranges::sort(order, {}, [&](std::size_t i) {
+      return std::ranges::count(attachments_[i].spec.target, '/');
+    });
     for (const std::size_t i : order) {
       const Attachment& attachment = attachments_[i];
       const std::string& target = attachment.spec.target;
@@ -160,12 +174,15 @@ class Builder {
       if (attachment.result.how == AttachResult::How::kBindFile) {
         LEAT_RETURN_IF_ERROR(os::MountTmpfs(target, "mode=755,size=1m"));
         const std::string path = target + "/" + attachment.result.name;
-        { LEAT_ASSIGN_OR_RETURN(const os::UniqueFd file, os::Open(path, O_WRONLY | O_CREAT, 0644)); }
+        {
+          LEAT_ASSIGN_OR_RETURN(const os::UniqueFd file, os::Open(path, O_WRONLY | O_CREAT, 0644));
+        }
         LEAT_RETURN_IF_ERROR(os::AttachTree(trees_[i], path));
         read_only_later_.push_back(target);
         continue;
       }
-      const bool fuse = attachment.result.how == AttachResult::How::kFuse || attachment.result.how == AttachResult::How::kFuseOpens;
+      const bool fuse = attachment.result.how == AttachResult::How::kFuse ||
+                        attachment.result.how == AttachResult::How::kFuseOpens;
       if (fuse && isolation_.abilities.passthrough) os::SetReadahead(os::DeviceOf(trees_[i]), 1024);
       LEAT_RETURN_IF_ERROR(os::AttachTree(trees_[i], target));
     }
@@ -176,14 +193,17 @@ class Builder {
     struct stat st;
     if (::stat(target.c_str(), &st) == 0) {
       if (S_ISDIR(st.st_mode)) return {};
-      return Fail(Errc::kInvalid, fmt::format("the target {} is a file; a target is a folder", target));
+      return Fail(Errc::kInvalid,
+                  fmt::format("the target {} is a file; a target is a folder", target));
     }
     // The deepest folder on the way that exists.
     std::string existing = target;
     do {
       existing.resize(std::max<std::size_t>(existing.rfind('/'), 1));
     } while (::stat(existing.c_str(), &st) != 0 && existing != "/");
-    if (!S_ISDIR(st.st_mode)) return Fail(Errc::kInvalid, fmt::format("the target {} lies below {}, which is a file", target, existing));
+    if (!S_ISDIR(st.st_mode))
+      return Fail(Errc::kInvalid,
+                  fmt::format("the target {} lies below {}, which is a file", target, existing));
     const bool ours = existing == "/" || IsOurs(existing);
     for (bool mirrored = ours;;) {
       const int error = MakeFolders(existing, target, !mirrored);
@@ -195,10 +215,12 @@ class Builder {
   }
 
   bool IsOurs(const std::string& path) const {
-    return std::ranges::any_of(read_only_later_, [&](const std::string& tmpfs) { return path == tmpfs; });
+    return std::ranges::any_of(read_only_later_,
+                               [&](const std::string& tmpfs) { return path == tmpfs; });
   }
 
-  /// Makes what is missing between `existing` and `target`; the errno of the first failure, 0 without.
+  /// Makes what is missing between `existing` and `target`; the errno of the first failure, 0
+  /// without.
   int MakeFolders(const std::string& existing, const std::string& target, bool on_host) {
     for (std::size_t at = existing == "/" ? 0 : existing.size(); at < target.size();) {
       at = std::min(target.find('/', at + 1), target.size());
@@ -212,12 +234,14 @@ class Builder {
     return 0;
   }
 
-  /// Puts a folder of ours, which holds all that `folder` holds, over it: so that a mount point can be made where nothing may be written.
+  /// Puts a folder of ours, which holds all that `folder` holds, over it: so that a mount point can
+  /// be made where nothing may be written.
   Status Mirror(const std::string& folder) {
     struct stat st;
     if (::stat(folder.c_str(), &st) != 0) return FailErrno(errno, folder);
     LEAT_ASSIGN_OR_RETURN(const std::vector<Entry> entries, PickUp(folder));
-    LEAT_RETURN_IF_ERROR(os::MountTmpfs(folder, fmt::format("mode={:o},size=16m", st.st_mode & 07777)));
+    LEAT_RETURN_IF_ERROR(
+        os::MountTmpfs(folder, fmt::format("mode={:o},size=16m", st.st_mode & 07777)));
     read_only_later_.push_back(folder);
     return PutDown(folder, entries);
   }
@@ -242,7 +266,8 @@ class Builder {
 
 }  // namespace
 
-void RunBuilder(const std::vector<Attachment>& attachments, const std::vector<std::string>& mounted_dirs, const Isolation& isolation,
+void RunBuilder(const std::vector<Attachment>& attachments,
+                const std::vector<std::string>& mounted_dirs, const Isolation& isolation,
                 const Command& command, Channel channel) {
   ::prctl(PR_SET_NAME, "leat-builder");
   if (isolation.abilities.namespaces != Abilities::Namespaces::kNone) {
@@ -254,7 +279,8 @@ void RunBuilder(const std::vector<Attachment>& attachments, const std::vector<st
   }
   const pid_t init = ::fork();
   if (init < 0) {
-    (void)channel.Send(MessageKind::kFailed, 0, fmt::format("starting the job: {}", std::strerror(errno)));
+    (void)channel.Send(MessageKind::kFailed, 0,
+                       fmt::format("starting the job: {}", std::strerror(errno)));
     ::_exit(125);
   }
   if (init == 0) RunInit(isolation, command, std::move(channel));

@@ -22,7 +22,9 @@ namespace {
 constexpr std::size_t kDeathsInAMinute = 5;
 
 std::string HowItDied(int status) {
-  if (WIFSIGNALED(status)) return fmt::format("was killed by signal {} ({})", WTERMSIG(status), ::strsignal(WTERMSIG(status)));
+  if (WIFSIGNALED(status))
+    return fmt::format("was killed by signal {} ({})", WTERMSIG(status),
+                       ::strsignal(WTERMSIG(status)));
   return fmt::format("ended with status {}", WEXITSTATUS(status));
 }
 
@@ -30,7 +32,9 @@ std::string HowItDied(int status) {
 
 DataSupervisor::DataSupervisor(std::vector<job::Attachment>& attachments, job::DataOptions options,
                                std::function<void()> close_in_child)
-    : attachments_(attachments), options_(std::move(options)), close_in_child_(std::move(close_in_child)) {}
+    : attachments_(attachments),
+      options_(std::move(options)),
+      close_in_child_(std::move(close_in_child)) {}
 
 DataSupervisor::~DataSupervisor() {
   if (pid_ <= 0) return;
@@ -67,7 +71,8 @@ Status DataSupervisor::Attach(int signals) {
       if (!message) {
         int status = 0;
         ::waitpid(std::exchange(pid_, -1), &status, 0);
-        return Fail(Errc::kInternal, "the data process " + HowItDied(status) + " while it attached the sources");
+        return Fail(Errc::kInternal,
+                    "the data process " + HowItDied(status) + " while it attached the sources");
       }
       switch (message->kind) {
         case job::MessageKind::kReady: {
@@ -76,9 +81,12 @@ Status DataSupervisor::Attach(int signals) {
           attachment.snapshot = std::move(message->fd);
           break;
         }
-        case job::MessageKind::kFailed: return Fail(Errc::kInvalid, message->text);
-        case job::MessageKind::kAttached: return {};
-        default: return Fail(Errc::kInternal, "the data process said something unexpected");
+        case job::MessageKind::kFailed:
+          return Fail(Errc::kInvalid, message->text);
+        case job::MessageKind::kAttached:
+          return {};
+        default:
+          return Fail(Errc::kInternal, "the data process said something unexpected");
       }
       continue;
     }
@@ -87,7 +95,8 @@ Status DataSupervisor::Attach(int signals) {
 }
 
 Status DataSupervisor::Serve(std::size_t i, os::UniqueFd device) {
-  const Status sent = channel_.Send(job::MessageKind::kServe, static_cast<std::int64_t>(i), "", device.get());
+  const Status sent =
+      channel_.Send(job::MessageKind::kServe, static_cast<std::int64_t>(i), "", device.get());
   attachments_[i].device = std::move(device);
   // A process that has just died gets its descriptor when it is started again.
   if (!sent) Debug(sent.error().message());
@@ -105,10 +114,13 @@ void DataSupervisor::OnChannel() {
   if (given_up_) return;
   if (deaths_.size() >= kDeathsInAMinute) {
     given_up_ = true;
-    Say(fmt::format("the data process {} for the {}th time within a minute: from now on every read of the data fails (EIO)",
+    Say(
+        fmt::format("the data process {} for the {}th time within a minute: from now on every read "
+                    "of the data fails (EIO)",
                     HowItDied(status), deaths_.size()));
   } else {
-    Say(fmt::format("the data process {}; it is started again, and reads go on", HowItDied(status)));
+    Say(fmt::format("the data process {}; it is started again, and reads go on",
+                    HowItDied(status)));
   }
   if (const Status started = Start(); !started) Say(started.error().message());
 }
@@ -116,7 +128,8 @@ void DataSupervisor::OnChannel() {
 void DataSupervisor::Finish() {
   if (pid_ <= 0) return;
   (void)channel_.Send(job::MessageKind::kFinish);
-  // It may be syncing files that it has just completed. Longer than this is not worth anybody's waiting.
+  // It may be syncing files that it has just completed. Longer than this is not worth anybody's
+  // waiting.
   pollfd polled = {channel_.fd(), POLLIN, 0};
   if (::poll(&polled, 1, 5000) == 0) ::kill(pid_, SIGKILL);
   ::waitpid(pid_, nullptr, 0);

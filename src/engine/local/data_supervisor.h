@@ -21,10 +21,12 @@ namespace leat::engine::local {
 class DataSupervisor {
  public:
   /// Both outlive it. `close_in_child`: run in each data process first (what it must not hold).
-  DataSupervisor(std::vector<job::Attachment>& attachments, job::DataOptions options, std::function<void()> close_in_child);
+  DataSupervisor(std::vector<job::Attachment>& attachments, job::DataOptions options,
+                 std::function<void()> close_in_child);
   ~DataSupervisor();
 
-  /// Attaches everything; returns when it is ready. `signals`: a signalfd whose readability interrupts (kCancelled).
+  /// Attaches everything; returns when it is ready. `signals`: a signalfd whose readability
+  /// interrupts (kCancelled).
   Status Attach(int signals);
   /// Attachment i is served from now on, on `device`, by this data process and all that follow.
   Status Serve(std::size_t i, os::UniqueFd device);
@@ -32,7 +34,8 @@ class DataSupervisor {
   bool running() const { return pid_ > 0; }
   int fd() const { return channel_.fd(); }
   pid_t pid() const { return pid_; }
-  /// The channel has something to say: in the middle of a run, only that the process has died. Starts another.
+  /// The channel has something to say: in the middle of a run, only that the process has died.
+  /// Starts another.
   void OnChannel();
   /// The job is over: ends the data process, which may finish what it has complete.
   void Finish();

@@ -36,7 +36,8 @@ void Remove(const std::string& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<RunFolder>> RunFolder::Make(const std::string& mounts_dir, const std::string& run_id) {
+Result<std::unique_ptr<RunFolder>> RunFolder::Make(const std::string& mounts_dir,
+                                                   const std::string& run_id) {
   LEAT_RETURN_IF_ERROR(os::MakeDirs(mounts_dir, 0700));
   if (const auto runs = os::ListDir(mounts_dir)) {
     for (const std::string& run : *runs) {
@@ -80,22 +81,28 @@ Status RunFolder::Link(std::size_t i, const job::Attachment& attachment) {
   const std::string& target = attachment.spec.target;
   const std::string place = fmt::format("{}/{}", path_, i);
   if (attachment.result.how == job::AttachResult::How::kBind) {
-    if (::symlink(attachment.result.path.c_str(), place.c_str()) != 0) return FailErrno(errno, place);
+    if (::symlink(attachment.result.path.c_str(), place.c_str()) != 0)
+      return FailErrno(errno, place);
   } else if (attachment.result.how == job::AttachResult::How::kBindFile) {
     LEAT_RETURN_IF_ERROR(os::MakeDirs(place, 0700));
-    if (::symlink(attachment.result.path.c_str(), (place + "/" + attachment.result.name).c_str()) != 0) return FailErrno(errno, place);
+    if (::symlink(attachment.result.path.c_str(), (place + "/" + attachment.result.name).c_str()) !=
+        0)
+      return FailErrno(errno, place);
   }
   if (os::Exists(target)) {
     if (!IsStale(target) || ::unlink(target.c_str()) != 0) {
-      return Fail(Errc::kConflict, fmt::format("the target {} exists, and without namespaces nothing can be put over it; choose a path where "
-                                               "nothing is", target));
+      return Fail(Errc::kConflict, fmt::format("the target {} exists, and without namespaces "
+                                               "nothing can be put over it; choose a path where "
+                                               "nothing is",
+                                               target));
     }
   }
   if (::symlink(place.c_str(), target.c_str()) != 0) {
     const int error = errno;
     const std::string parent = target.substr(0, std::max<std::size_t>(target.rfind('/'), 1));
-    return FailErrno(error, fmt::format("the target {} needs a link in {}, since there are no namespaces here, and that cannot be made", target,
-                                        parent));
+    return FailErrno(error, fmt::format("the target {} needs a link in {}, since there are no "
+                                        "namespaces here, and that cannot be made",
+                                        target, parent));
   }
   links_.push_back(target);
   return {};

@@ -38,7 +38,6 @@ namespace {
 
 constexpr int kOurFailure = 125;
 
-
 std::string FuseDevice() {
   const char* device = std::getenv("LEAT_FUSE_DEVICE");
   return device != nullptr && *device != 0 ? device : "/dev/fuse";
@@ -53,7 +52,9 @@ std::string NewRunId(const std::string& name) {
 sigset_t HandledSignals() {
   sigset_t set;
   ::sigfillset(&set);
-  for (const int sig : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT}) ::sigdelset(&set, sig);
+  for (const int sig :
+       {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT})
+    ::sigdelset(&set, sig);
   return set;
 }
 
@@ -65,7 +66,8 @@ class Supervisor {
   int Run() {
     for (int sig = 1; sig < NSIG; ++sig) {
       struct sigaction action;
-      if (::sigaction(sig, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) command_.ignored_signals.push_back(sig);
+      if (::sigaction(sig, nullptr, &action) == 0 && action.sa_handler == SIG_IGN)
+        command_.ignored_signals.push_back(sig);
     }
     const sigset_t handled = HandledSignals();
     ::sigprocmask(SIG_BLOCK, &handled, &original_mask_);
@@ -107,7 +109,9 @@ class Supervisor {
     run_id_ = NewRunId(options_.name);
     fuse_device_ = FuseDevice();
     abilities_ = job::FindAbilities(fuse_device_);
-    LEAT_ASSIGN_OR_RETURN(boards_, os::Mapping::Shared(std::max<std::size_t>(1, options_.mounts.size()) * sizeof(job::Board)));
+    LEAT_ASSIGN_OR_RETURN(
+        boards_,
+        os::Mapping::Shared(std::max<std::size_t>(1, options_.mounts.size()) * sizeof(job::Board)));
     bool remote = false;
     for (std::size_t i = 0; i < options_.mounts.size(); ++i) {
       job::Attachment attachment;
@@ -147,8 +151,9 @@ class Supervisor {
     if (options_.pid == PidMode::kOwn) return true;
     if (options_.pid == PidMode::kHost) return false;
     // Ranks beside each other share memory and need to see each other's processes (CUDA IPC, CMA).
-    return std::ranges::none_of(std::array{"SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"},
-                                [](const char* variable) { return std::getenv(variable) != nullptr; });
+    return std::ranges::none_of(
+        std::array{"SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"},
+        [](const char* variable) { return std::getenv(variable) != nullptr; });
   }
 
   Status StartJob() {
@@ -174,7 +179,8 @@ class Supervisor {
     const bool by_helper = none || !abilities_.fuse_direct;
     for (std::size_t i = 0; i < attachments_.size(); ++i) {
       const auto how = attachments_[i].result.how;
-      const bool fuse = how == job::AttachResult::How::kFuse || how == job::AttachResult::How::kFuseOpens;
+      const bool fuse =
+          how == job::AttachResult::How::kFuse || how == job::AttachResult::How::kFuseOpens;
       if (!none && (!fuse || !by_helper)) continue;
       if (folder_ == nullptr) {
         LEAT_ASSIGN_OR_RETURN(folder_, RunFolder::Make(options_.home.mounts_dir(), run_id_));
@@ -185,9 +191,12 @@ class Supervisor {
         LEAT_RETURN_IF_ERROR(data_->Serve(i, std::move(device)));
       }
       if (none) {
-        if (!attachments_[i].spec.writable && attachments_[i].spec.source.kind == job::Source::Kind::kLocal) {
-          Note(fmt::format("{} can be written through {}: without namespaces a folder of this machine cannot be made read-only",
-                           attachments_[i].spec.source.ForMessages(), attachments_[i].spec.target));
+        if (!attachments_[i].spec.writable &&
+            attachments_[i].spec.source.kind == job::Source::Kind::kLocal) {
+          Note(
+              fmt::format("{} can be written through {}: without namespaces a folder of this "
+                          "machine cannot be made read-only",
+                          attachments_[i].spec.source.ForMessages(), attachments_[i].spec.target));
         }
         LEAT_RETURN_IF_ERROR(folder_->Link(i, attachments_[i]));
       }
@@ -222,9 +231,12 @@ class Supervisor {
     };
     set("LEAT_RUN_ID", run_id_);
     set("LEAT_RANK", first_of({"SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "RANK"}, "0"));
-    set("LEAT_WORLD_SIZE", first_of({"SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE"}, "1"));
-    set("LEAT_LOCAL_RANK", first_of({"SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK"}, "0"));
-    set("LEAT_NODE_RANK", first_of({"SLURM_NODEID", "OMPI_COMM_WORLD_NODE_RANK", "NODE_RANK"}, "0"));
+    set("LEAT_WORLD_SIZE",
+        first_of({"SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE"}, "1"));
+    set("LEAT_LOCAL_RANK",
+        first_of({"SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK"}, "0"));
+    set("LEAT_NODE_RANK",
+        first_of({"SLURM_NODEID", "OMPI_COMM_WORLD_NODE_RANK", "NODE_RANK"}, "0"));
     set("LEAT_MOUNTS", MountsJson(attachments_));
     set("LEAT_DATA_CONFIG", "{}");
     for (const std::string& variable : options_.env) {
@@ -238,7 +250,9 @@ class Supervisor {
 
   int Watch() {
     for (;;) {
-      pollfd polled[3] = {{signals_.get(), POLLIN, 0}, {builder_.fd(), POLLIN, 0}, {data_ && data_->running() ? data_->fd() : -1, POLLIN, 0}};
+      pollfd polled[3] = {{signals_.get(), POLLIN, 0},
+                          {builder_.fd(), POLLIN, 0},
+                          {data_ && data_->running() ? data_->fd() : -1, POLLIN, 0}};
       if (::poll(polled, 3, -1) < 0 && errno != EINTR) return kOurFailure;
       if (polled[0].revents != 0) ReadSignals();
       if (polled[2].revents != 0) data_->OnChannel();
@@ -259,11 +273,15 @@ class Supervisor {
     }
     switch (message->kind) {
       case job::MessageKind::kDevice:
-        if (const Status served = data_->Serve(static_cast<std::size_t>(message->number), std::move(message->fd)); !served) {
+        if (const Status served =
+                data_->Serve(static_cast<std::size_t>(message->number), std::move(message->fd));
+            !served) {
           Say(served.error().message());
         }
         return std::nullopt;
-      case job::MessageKind::kMade: made_.push_back(message->text); return std::nullopt;
+      case job::MessageKind::kMade:
+        made_.push_back(message->text);
+        return std::nullopt;
       case job::MessageKind::kStarted:
         init_ = static_cast<pid_t>(message->number);
         while (!pending_.empty()) {
@@ -278,15 +296,19 @@ class Supervisor {
           return kOurFailure;
         }
         const bool missing = error == ENOENT || error == ENOTDIR;
-        Say(fmt::format("{}: {}", message->text, missing ? "command not found" : std::strerror(error)));
+        Say(fmt::format("{}: {}", message->text,
+                        missing ? "command not found" : std::strerror(error)));
         return missing ? 127 : 126;
       }
       case job::MessageKind::kExited: {
         const int status = static_cast<int>(message->number);
         return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
       }
-      case job::MessageKind::kFailed: Say(message->text); return kOurFailure;
-      default: return std::nullopt;
+      case job::MessageKind::kFailed:
+        Say(message->text);
+        return kOurFailure;
+      default:
+        return std::nullopt;
     }
   }
 
@@ -354,7 +376,8 @@ class Supervisor {
     if (data_) data_->Finish();
     RemoveMade();
     folder_.reset();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
     if (const std::string summary = Summary(attachments_); !summary.empty()) Note(summary);
     if (!options_.stats || options_.stats->empty()) return;
     if (*options_.stats == "text") {
@@ -364,7 +387,8 @@ class Supervisor {
       const std::string json = StatsJson(attachments_, status, seconds);
       if (*options_.stats == "json") {
         [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, json.data(), json.size());
-      } else if (const Status written = os::WriteFileAtomic(*options_.stats, json, 0644); !written) {
+      } else if (const Status written = os::WriteFileAtomic(*options_.stats, json, 0644);
+                 !written) {
         Say(written.error().message());
       }
     }
@@ -401,7 +425,8 @@ bool IsOurMount(const std::string& dir) {
     begin = end + 1;
     std::string_view rest = line;
     for (int i = 0; i < 4; ++i) rest.remove_prefix(std::min(rest.find(' ') + 1, rest.size()));
-    if (rest.substr(0, rest.find(' ')) == dir) ours = line.find(" - fuse.leat leat ") != std::string_view::npos;
+    if (rest.substr(0, rest.find(' ')) == dir)
+      ours = line.find(" - fuse.leat leat ") != std::string_view::npos;
   }
   return ours;
 }
@@ -418,12 +443,14 @@ int MountForeground(MountOptions options) {
   };
   const std::string dir = options.spec.target;
   if (options.spec.source.kind == job::Source::Kind::kLocal) {
-    return fail(Error(Errc::kInvalid, options.spec.source.ForMessages() + " is on this machine already and needs no mount"));
+    return fail(Error(Errc::kInvalid, options.spec.source.ForMessages() +
+                                          " is on this machine already and needs no mount"));
   }
   struct stat st;
   if (::stat(dir.c_str(), &st) != 0) return fail(FailErrno(errno, dir).error());
   if (!S_ISDIR(st.st_mode)) return fail(Error(Errc::kInvalid, dir + " is not a folder"));
-  if (IsOurMount(dir)) return fail(Error(Errc::kConflict, dir + " is mounted already (leat unmount " + dir + ")"));
+  if (IsOurMount(dir))
+    return fail(Error(Errc::kConflict, dir + " is mounted already (leat unmount " + dir + ")"));
   if (const auto names = os::ListDir(dir); !names) {
     return fail(names.error());
   } else if (!names->empty()) {
@@ -440,7 +467,8 @@ int MountForeground(MountOptions options) {
   if (!boards) return fail(boards.error());
   const std::string device = FuseDevice();
   const job::Abilities abilities = job::FindAbilities(device);
-  const bool root = abilities.namespaces == job::Abilities::Namespaces::kRoot && abilities.fuse_direct;
+  const bool root =
+      abilities.namespaces == job::Abilities::Namespaces::kRoot && abilities.fuse_direct;
   std::vector<job::Attachment> attachments(1);
   attachments[0].spec = options.spec;
   attachments[0].board = reinterpret_cast<job::Board*>(boards->data());
@@ -449,7 +477,9 @@ int MountForeground(MountOptions options) {
   data_options.strict = options.strict;
   data_options.passthrough = abilities.passthrough;
   data_options.fuse = root || abilities.fusermount;
-  data_options.no_fuse_reason = abilities.no_fuse.empty() ? "fusermount3 is not here (Debian: apt-get install fuse3)" : abilities.no_fuse;
+  data_options.no_fuse_reason = abilities.no_fuse.empty()
+                                    ? "fusermount3 is not here (Debian: apt-get install fuse3)"
+                                    : abilities.no_fuse;
   data_options.uid = ::geteuid();
   data_options.gid = ::getegid();
   DataSupervisor data(attachments, std::move(data_options), [&] { signals.Reset(); });
@@ -464,7 +494,8 @@ int MountForeground(MountOptions options) {
     auto mount = os::NewFuseMount(fuse);
     if (!mount) return fail(mount.error());
     os::SetReadahead(os::DeviceOf(mount->mount), 1024);
-    if (const Status attached = os::AttachTree(mount->mount, dir); !attached) return fail(attached.error());
+    if (const Status attached = os::AttachTree(mount->mount, dir); !attached)
+      return fail(attached.error());
     (void)data.Serve(0, std::move(mount->device));
   } else {
     auto fd = os::FusermountMount(dir, false);
@@ -473,11 +504,14 @@ int MountForeground(MountOptions options) {
   }
   // It answers, or it would not be worth saying so.
   if (::stat(dir.c_str(), &st) != 0) return fail(FailErrno(errno, dir).error());
-  Note(fmt::format("{} is at {} (Ctrl-C or leat unmount {} ends it)", options.spec.source.ForMessages(), dir, dir));
+  Note(fmt::format("{} is at {} (Ctrl-C or leat unmount {} ends it)",
+                   options.spec.source.ForMessages(), dir, dir));
   int status = 0;
   for (bool mounted = true; mounted;) {
     // When the mount is gone the kernel hangs up the device.
-    pollfd polled[3] = {{signals.get(), POLLIN, 0}, {data.running() ? data.fd() : -1, POLLIN, 0}, {attachments[0].device.get(), 0, 0}};
+    pollfd polled[3] = {{signals.get(), POLLIN, 0},
+                        {data.running() ? data.fd() : -1, POLLIN, 0},
+                        {attachments[0].device.get(), 0, 0}};
     if (::poll(polled, 3, -1) < 0 && errno != EINTR) break;
     if (polled[2].revents != 0) break;
     if (polled[1].revents != 0) data.OnChannel();

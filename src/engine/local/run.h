@@ -13,7 +13,8 @@
 namespace leat::engine::local {
 
 enum class PidMode : std::uint8_t {
-  kAuto,  ///< its own process numbers, but for the ranks of a parallel job that are started beside each other
+  kAuto,  ///< its own process numbers, but for the ranks of a parallel job that are started beside
+          ///< each other
   kOwn,
   kHost,
 };
@@ -27,14 +28,15 @@ struct RunOptions {
   job::Home home;
   bool strict = false;
   bool dry_run = false;
-  bool json = false;             ///< of the dry run
+  bool json = false;  ///< of the dry run
   PidMode pid = PidMode::kAuto;
-  /// "": the summary line alone; "text": a table on stderr; "json": on stderr; else the file that gets the JSON.
+  /// "": the summary line alone; "text": a table on stderr; "json": on stderr; else the file that
+  /// gets the JSON.
   std::optional<std::string> stats;
 };
 
-/// The exit status of the whole: the command's own, 128+n after signal n, 127 not found, 126 not executable, 125 for what leat did not
-/// manage before the command started (said on stderr).
+/// The exit status of the whole: the command's own, 128+n after signal n, 127 not found, 126 not
+/// executable, 125 for what leat did not manage before the command started (said on stderr).
 int Run(RunOptions options);
 
 struct MountOptions {
@@ -42,7 +44,8 @@ struct MountOptions {
   job::Home home;
   bool strict = false;
 };
-/// Mounts in the foreground until it is unmounted, or interrupted. 0, or 1 with the reason on stderr.
+/// Mounts in the foreground until it is unmounted, or interrupted. 0, or 1 with the reason on
+/// stderr.
 int MountForeground(MountOptions options);
 /// Ends such a mount, or any of leat's.
 int Unmount(const std::string& dir);

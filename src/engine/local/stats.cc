@@ -17,24 +17,32 @@ bool IsRemote(const job::Attachment& a) { return a.spec.source.kind != job::Sour
 
 std::string_view HowName(job::AttachResult::How how, const job::MountSpec& spec) {
   switch (how) {
-    case job::AttachResult::How::kFuse: return "stream";
-    case job::AttachResult::How::kFuseOpens: return "stream, complete files handed to the kernel";
+    case job::AttachResult::How::kFuse:
+      return "stream";
+    case job::AttachResult::How::kFuseOpens:
+      return "stream, complete files handed to the kernel";
     case job::AttachResult::How::kBind:
-      return spec.source.kind != job::Source::Kind::kLocal ? "copy" : spec.writable ? "bind, writable" : "bind, read-only";
-    case job::AttachResult::How::kBindFile: return spec.writable ? "bind of one file, writable" : "bind of one file, read-only";
+      return spec.source.kind != job::Source::Kind::kLocal ? "copy"
+             : spec.writable                               ? "bind, writable"
+                                                           : "bind, read-only";
+    case job::AttachResult::How::kBindFile:
+      return spec.writable ? "bind of one file, writable" : "bind of one file, read-only";
   }
   return "?";
 }
 
 /// Text from a command line may be any bytes; JSON holds UTF-8.
-std::string Dump(const ordered_json& document) { return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n"; }
+std::string Dump(const ordered_json& document) {
+  return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
 
 double Seconds(std::uint64_t ns) { return static_cast<double>(ns) / 1e9; }
 
 }  // namespace
 
 std::string Summary(const std::vector<job::Attachment>& attachments) {
-  std::uint64_t files = 0, bytes = 0, missed = 0, requests = 0, waited = 0, copied_files = 0, copied = 0, errors = 0;
+  std::uint64_t files = 0, bytes = 0, missed = 0, requests = 0, waited = 0, copied_files = 0,
+                copied = 0, errors = 0;
   bool any = false;
   for (const job::Attachment& a : attachments) {
     if (!IsRemote(a)) continue;
@@ -53,11 +61,14 @@ std::string Summary(const std::vector<job::Attachment>& attachments) {
   }
   if (!any) return "";
   const std::uint64_t hit = bytes > missed ? bytes - missed : 0;
-  std::string out = fmt::format("{} {}, {} read, {} % from cache, {} {}, waited {:.1f} s for data", FormatCount(files),
-                                files == 1 ? "file" : "files", FormatBytes(bytes), bytes == 0 ? 100 : hit * 100 / bytes,
-                                FormatCount(requests), requests == 1 ? "request" : "requests", Seconds(waited));
-  if (copied_files > 0) out += fmt::format("; a copy of {} files, {}", FormatCount(copied_files), FormatBytes(copied));
-  if (errors > 0) out += fmt::format("; {} {} failed", FormatCount(errors), errors == 1 ? "read" : "reads");
+  std::string out = fmt::format(
+      "{} {}, {} read, {} % from cache, {} {}, waited {:.1f} s for data", FormatCount(files),
+      files == 1 ? "file" : "files", FormatBytes(bytes), bytes == 0 ? 100 : hit * 100 / bytes,
+      FormatCount(requests), requests == 1 ? "request" : "requests", Seconds(waited));
+  if (copied_files > 0)
+    out += fmt::format("; a copy of {} files, {}", FormatCount(copied_files), FormatBytes(copied));
+  if (errors > 0)
+    out += fmt::format("; {} {} failed", FormatCount(errors), errors == 1 ? "read" : "reads");
   return out;
 }
 
@@ -73,15 +84,19 @@ std::string StatsTable(const std::vector<job::Attachment>& attachments) {
         "  read       {} in {} files, {} failed\n"
         "  cache      {} found, {} fetched, {} without room, {} damaged\n"
         "  waited     {:.2f} s\n",
-        a.spec.target, a.spec.source.ForMessages(), FormatCount(b.requests.gets), FormatCount(b.requests.lists),
-        FormatCount(b.requests.heads), FormatCount(b.requests.retries), FormatBytes(b.requests.bytes_in),
-        FormatBytes(b.reads.read_bytes), FormatCount(b.reads.files), FormatCount(b.reads.errors), FormatBytes(b.cache.hit_bytes),
-        FormatBytes(b.cache.miss_bytes), FormatBytes(b.cache.not_admitted), FormatCount(b.cache.dropped), Seconds(b.cache.waited_ns));
+        a.spec.target, a.spec.source.ForMessages(), FormatCount(b.requests.gets),
+        FormatCount(b.requests.lists), FormatCount(b.requests.heads),
+        FormatCount(b.requests.retries), FormatBytes(b.requests.bytes_in),
+        FormatBytes(b.reads.read_bytes), FormatCount(b.reads.files), FormatCount(b.reads.errors),
+        FormatBytes(b.cache.hit_bytes), FormatBytes(b.cache.miss_bytes),
+        FormatBytes(b.cache.not_admitted), FormatCount(b.cache.dropped),
+        Seconds(b.cache.waited_ns));
   }
   return out;
 }
 
-std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_status, double seconds) {
+std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_status,
+                      double seconds) {
   ordered_json list = ordered_json::array();
   for (const job::Attachment& a : attachments) {
     const job::Board& b = *a.board;
@@ -118,13 +133,16 @@ std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_
 std::string PlanTable(const std::vector<job::Attachment>& attachments) {
   std::string out;
   for (const job::Attachment& a : attachments) {
-    out += fmt::format("{}\n  source     {}\n  how        {}\n", a.spec.target, a.spec.source.ForMessages(), HowName(a.result.how, a.spec));
+    out += fmt::format("{}\n  source     {}\n  how        {}\n", a.spec.target,
+                       a.spec.source.ForMessages(), HowName(a.result.how, a.spec));
     if (!IsRemote(a)) continue;
     const job::Board& b = *a.board;
     const std::uint64_t bytes = b.bytes, cached = b.cached_bytes;
-    out += fmt::format("  objects    {}\n  bytes      {}\n  in cache   {} ({} %)\n  requests   about {} to read all of it once\n",
-                       FormatCount(b.files), FormatBytes(bytes), FormatBytes(cached), bytes == 0 ? 100 : cached * 100 / bytes,
-                       FormatCount(b.estimated_requests));
+    out += fmt::format(
+        "  objects    {}\n  bytes      {}\n  in cache   {} ({} %)\n  requests   about {} to read "
+        "all of it once\n",
+        FormatCount(b.files), FormatBytes(bytes), FormatBytes(cached),
+        bytes == 0 ? 100 : cached * 100 / bytes, FormatCount(b.estimated_requests));
   }
   return out;
 }

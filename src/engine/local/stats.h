@@ -10,11 +10,13 @@
 
 namespace leat::engine::local {
 
-/// "12,000 files, 9.1 MB read, 100 % from cache, 0 requests, waited 0.0 s for data"; empty when nothing was remote.
+/// "12,000 files, 9.1 MB read, 100 % from cache, 0 requests, waited 0.0 s for data"; empty when
+/// nothing was remote.
 std::string Summary(const std::vector<job::Attachment>& attachments);
 std::string StatsTable(const std::vector<job::Attachment>& attachments);
 /// {"attachments": [{"target": ..., "requests": {...}, ...}], "exit_status": ...}
-std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_status, double seconds);
+std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_status,
+                      double seconds);
 
 std::string PlanTable(const std::vector<job::Attachment>& attachments);
 std::string PlanJson(const std::vector<job::Attachment>& attachments);

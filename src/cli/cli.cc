@@ -1,0 +1,305 @@
+#include "cli/cli.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <limits.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "engine/local/run.h"
+#include "job/mount_spec.h"
+
+namespace leat::cli {
+namespace {
+
+constexpr int kUsage = 2;
+constexpr int kRunRefused = 125;
+
+constexpr const char* kRunFooter = R"(
+leat run [-m [TARGET=]SOURCE[,OPTION...]]... [OPTIONS] -- COMMAND [ARG...]
+
+Examples:
+  leat run -m /data=s3://bucket/prefix -- python3 train.py
+  leat run -m s3://bucket/images -m /out=./results,rw -- python3 train.py /data /out
+  leat run -m /data=s3://bucket/train,mode=copy -- python3 train.py     (fetched before the start)
+  leat run -m /data=s3://bucket/train,etag=mf:5d1c... -- python3 train.py  (exactly these contents)
+  leat run -m /w=https://host/weights.bin,endpoint=... -- ls -l /w
+  leat run --dry-run -m s3://bucket/prefix -- true
+
+Options of a mount, behind commas: ro rw mode=stream|copy etag= version= name= profile= region= endpoint= anon requester_pays.
+The exit status is the command's own (128+n after signal n); 127: not found, 126: not executable, 125: leat could not start it.)";
+
+struct Common {
+  std::string memory, cache_size;
+  bool quiet = false;
+
+  Result<job::Home> FindHome() const {
+    std::uint64_t memory_bytes = 0, cache_bytes = 0;
+    if (!memory.empty()) {
+      auto size = ParseSize(memory);
+      if (!size) return Fail(std::move(size), "--memory");
+      memory_bytes = *size;
+    }
+    if (!cache_size.empty()) {
+      auto size = ParseSize(cache_size);
+      if (!size) return Fail(std::move(size), "--cache-size");
+      cache_bytes = *size;
+    }
+    return job::FindHome(config::ProcessEnvironment(), cache_bytes, memory_bytes);
+  }
+};
+
+struct RunWords {
+  std::vector<std::string> mounts, env;
+  std::string name, workdir, pid = "auto";
+  std::optional<std::string> stats;
+  bool strict = false, dry_run = false, json = false;
+};
+
+Result<engine::local::RunOptions> MakeRunOptions(const RunWords& words, const Common& common,
+                                                 std::vector<std::string> command) {
+  engine::local::RunOptions options;
+  for (const std::string& text : words.mounts) {
+    auto mount = job::ParseMount(text);
+    if (!mount) return Fail(std::move(mount), "-m");
+    options.mounts.push_back(std::move(*mount));
+  }
+  for (const std::string& variable : words.env) {
+    if (variable.find('=') == std::string::npos || variable.starts_with('=')) {
+      return Fail(Errc::kInvalid, fmt::format("--env {}: write NAME=VALUE", variable));
+    }
+  }
+  if (words.name.find('/') != std::string::npos)
+    return Fail(Errc::kInvalid, "--name: a name has no \"/\"");
+  if (!words.workdir.empty() && !words.workdir.starts_with('/')) {
+    return Fail(Errc::kInvalid, fmt::format("--workdir {}: not an absolute path", words.workdir));
+  }
+  if (words.pid == "host") options.pid = engine::local::PidMode::kHost;
+  if (words.pid == "own") options.pid = engine::local::PidMode::kOwn;
+  if (command.empty() && !words.dry_run)
+    return Fail(Errc::kInvalid,
+                "there is no command; write it behind --: leat run -m SOURCE -- COMMAND");
+  LEAT_ASSIGN_OR_RETURN(options.home, common.FindHome());
+  options.command = std::move(command);
+  options.env = words.env;
+  options.name = words.name;
+  options.workdir = words.workdir;
+  options.strict = words.strict;
+  options.dry_run = words.dry_run;
+  options.json = words.json;
+  options.stats = words.stats;
+  return options;
+}
+
+int Refuse(const Error& error, int status) {
+  Say(error.message());
+  return status;
+}
+
+}  // namespace
+
+int Main(int argc, char** argv) {
+  // The command behind "--" is not ours to read.
+  std::vector<std::string> ours, command;
+  bool behind = false;
+  for (int i = 1; i < argc; ++i) {
+    if (!behind && std::string_view(argv[i]) == "--") {
+      behind = true;
+    } else {
+      (behind ? command : ours).emplace_back(argv[i]);
+    }
+  }
+  const bool is_run = !ours.empty() && ours[0] == "run";
+
+  CLI::App app(
+      "leat brings datasets to training jobs: streamed, cached and verified, from S3, HTTP and "
+      "local folders.",
+      "leat");
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "Print the help of all commands and exit");
+  app.footer("leat COMMAND --help tells more. Documentation: README.md and docs/.");
+  Common common;
+  const auto add_common = [&](CLI::App* sub) {
+    sub->add_flag("-q,--quiet", common.quiet,
+                  "No progress, notes or summary on stderr; errors only");
+  };
+  const auto add_sizes = [&](CLI::App* sub) {
+    sub->add_option(
+        "--memory", common.memory,
+        "Memory for data in flight (default: 1/8 of the machine's or cgroup's, 64Mi to 1Gi)");
+    sub->add_option("--cache-size", common.cache_size,
+                    "Limit of the cache on disk (default: half of what is free and it holds)");
+  };
+
+  RunWords words;
+  CLI::App* run = app.add_subcommand("run", "Run a command with data attached");
+  run->add_option(
+         "-m,--mount", words.mounts,
+         "Attach SOURCE (s3://, https://, http://, file:// or a path) at TARGET (default /data)")
+      ->allow_extra_args(false);
+  run->add_option("-e,--env", words.env, "NAME=VALUE for the command's environment")
+      ->allow_extra_args(false);
+  run->add_option("--name", words.name, "A name for the run, seen in LEAT_RUN_ID");
+  run->add_option("-w,--workdir", words.workdir,
+                  "The command's working directory (default: the present one)");
+  run->add_flag("--strict", words.strict,
+                "Refuse a source that holds names which no file system can hold");
+  run->add_option("--pid", words.pid,
+                  "own: process numbers of its own; host: the machine's; auto: host for ranks of a "
+                  "parallel job")
+      ->check(CLI::IsMember({"auto", "own", "host"}));
+  run->add_flag("-n,--dry-run", words.dry_run,
+                "Show what would be attached where and how, and what it would take");
+  run->add_flag("--json", words.json, "The dry run as JSON");
+  std::string stats;
+  CLI::Option* stats_option = run->add_option(
+      "--stats", stats,
+      "At the end, a table on stderr; --stats=json: JSON on stderr; --stats=FILE: JSON in FILE");
+  stats_option->expected(0, 1)->allow_extra_args(false);
+  add_sizes(run);
+  add_common(run);
+  run->prefix_command();
+  run->footer(kRunFooter);
+
+  engine::local::MountOptions mount_options;
+  std::string mount_source, mount_dir;
+  bool read_only = false;
+  CLI::App* mount = app.add_subcommand("mount", "Mount a source at a folder, in the foreground");
+  mount
+      ->add_option("SOURCE", mount_source,
+                   "s3://bucket/prefix, https://host/file; options of a mount behind commas")
+      ->required();
+  mount->add_option("DIR", mount_dir, "An empty folder")->required();
+  mount->add_flag("--read-only", read_only, "Accepted; a mount is always read-only");
+  mount->add_flag("--strict", mount_options.strict,
+                  "Refuse a source that holds names which no file system can hold");
+  add_sizes(mount);
+  add_common(mount);
+  mount->footer("\nExample:\n  leat mount s3://bucket/prefix /mnt/data");
+  std::string unmount_dir;
+  CLI::App* unmount = app.add_subcommand("unmount", "End a mount");
+  unmount->add_option("DIR", unmount_dir, "Where it is mounted")->required();
+
+  SourceCommand show;
+  const auto add_source = [&](const char* name, const char* help) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    sub->add_option(
+           "SOURCE", show.source,
+           "s3://bucket/prefix, https://host/file or a path; options of a mount behind commas")
+        ->required();
+    add_common(sub);
+    return sub;
+  };
+  CLI::App* ls = add_source("ls", "List a folder");
+  ls->add_flag("-l,--long", show.details, "With sizes, dates and etags");
+  ls->add_flag("-R,--recursive", show.recursive, "All files below it");
+  ls->add_flag("--json", show.json, "As JSON");
+  ls->footer("\nExamples:\n  leat ls s3://bucket/prefix/\n  leat ls -lR s3://bucket/prefix/,anon");
+  CLI::App* stat = add_source("stat", "Show one object, or a folder's size and pin");
+  stat->add_flag("--json", show.json, "As JSON");
+  CLI::App* cat = add_source("cat", "Write one object to stdout, verified");
+  CLI::App* du = add_source("du", "Count the files and bytes below a folder");
+  du->add_flag("--json", show.json, "As JSON");
+
+  bool cache_json = false, cache_all = false;
+  CLI::App* cache = app.add_subcommand("cache", "The cache of this machine");
+  cache->require_subcommand(1);
+  CLI::App* cache_stat = cache->add_subcommand("stat", "How much is in it");
+  cache_stat->add_flag("--json", cache_json, "As JSON");
+  cache_stat->add_option("--cache-size", common.cache_size, "The limit to show");
+  CLI::App* cache_clean = cache->add_subcommand("clean", "Remove what no running job uses");
+  cache_clean->add_flag("--all", cache_all, "Also what was set aside, and the saved listings");
+  cache_clean->add_flag("--json", cache_json, "As JSON");
+
+  bool doctor_json = false;
+  std::string doctor_source;
+  CLI::App* doctor =
+      app.add_subcommand("doctor", "What works on this machine, and what to do about the rest");
+  doctor->add_option("SOURCE", doctor_source, "Also try to reach this source");
+  doctor->add_flag("--json", doctor_json, "As JSON");
+  CLI::App* version = app.add_subcommand("version", "Print the version");
+  std::string shell;
+  CLI::App* completion =
+      app.add_subcommand("completion", "Print a completion script: source <(leat completion bash)");
+  completion->add_option("SHELL", shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+
+  // CLI11 takes the words from the back.
+  try {
+    app.parse(std::vector<std::string>(ours.rbegin(), ours.rend()));
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    Say(fmt::format("{} (leat {}--help)", error.what(), is_run ? "run " : ""));
+    return is_run ? kRunRefused : kUsage;
+  }
+  SetQuiet(common.quiet);
+
+  if (run->parsed()) {
+    // "leat run -m SOURCE command" without "--" is understood too.
+    std::vector<std::string> words_left = run->remaining();
+    words_left.insert(words_left.end(), command.begin(), command.end());
+    command = std::move(words_left);
+    if (stats_option->count() > 0) words.stats = stats.empty() ? "text" : stats;
+    auto options = MakeRunOptions(words, common, std::move(command));
+    if (!options) return Refuse(options.error(), kRunRefused);
+    return engine::local::Run(std::move(*options));
+  }
+  if (!command.empty())
+    return Refuse(Error(Errc::kInvalid, "only leat run takes a command behind --"), kUsage);
+  if (mount->parsed()) {
+    auto spec = job::ParseSourceWithOptions(mount_source);
+    if (!spec) return Refuse(spec.error(), kUsage);
+    auto home = common.FindHome();
+    if (!home) return Refuse(home.error(), kUsage);
+    char resolved[PATH_MAX];
+    mount_options.spec = std::move(*spec);
+    mount_options.spec.target =
+        ::realpath(mount_dir.c_str(), resolved) != nullptr ? resolved : mount_dir;
+    mount_options.home = std::move(*home);
+    return engine::local::MountForeground(std::move(mount_options));
+  }
+  if (unmount->parsed()) {
+    // realpath would ask the file system that is to be unmounted.
+    std::string dir = unmount_dir;
+    while (dir.size() > 1 && dir.ends_with('/')) dir.pop_back();
+    if (!dir.starts_with('/')) {
+      char cwd[PATH_MAX];
+      dir = std::string(::getcwd(cwd, sizeof(cwd)) != nullptr ? cwd : "") + "/" + dir;
+    }
+    return engine::local::Unmount(dir);
+  }
+  if (ls->parsed()) return List(show);
+  if (stat->parsed()) return Stat(show);
+  if (cat->parsed()) return Cat(show);
+  if (du->parsed()) return DiskUsage(show);
+  if (cache_stat->parsed()) {
+    auto home = common.FindHome();
+    return home ? CacheStat(cache_json, home->cache_bytes) : Refuse(home.error(), kUsage);
+  }
+  if (cache_clean->parsed()) return CacheClean(cache_json, cache_all);
+  if (doctor->parsed()) return Doctor(doctor_json, doctor_source);
+  if (completion->parsed()) {
+    std::fputs(Completion(shell).c_str(), stdout);
+    return 0;
+  }
+  if (version->parsed()) {
+    std::printf("leat %s\n", kVersion);
+    return 0;
+  }
+  return kUsage;
+}
+
+}  // namespace leat::cli
