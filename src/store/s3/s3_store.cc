@@ -341,6 +341,7 @@ class S3Store final : public ObjectStore {
       auto given = credentials_.Get(ctx);
       if (!given) return Fail(std::move(given), UrlOf(spec.key));
       const Endpoint endpoint = CurrentEndpoint();
+      const system_clock::duration correction = ClockCorrection();
       LEAT_ASSIGN_OR_RETURN(Answer answer, Perform(spec, *given, endpoint, elsewhere, ctx));
       elsewhere.clear();
       if (answer.ok()) return answer;
@@ -357,17 +358,19 @@ class S3Store final : public ObjectStore {
       }
       if (!corrected && code == "RequestTimeTooSkewed") {
         corrected = true;
-        if (CorrectClock(answer.response)) continue;
+        if (CorrectClock(answer.response, correction)) continue;
       }
       const bool is_over = given->expires && *given->expires <= Now();
       if (!renewed && (IsAboutOldCredentials(code) || (code == "AccessDenied" && is_over))) {
         renewed = true;
+        const auto is_new = [&](const Result<auth::Credentials>& next) {
+          return next && (next->access_key_id != given->access_key_id ||
+                          next->session_token != given->session_token);
+        };
+        // Another call may have renewed them meanwhile.
+        if (is_new(credentials_.Get(ctx))) continue;
         credentials_.Invalidate();
-        const auto next = credentials_.Get(ctx);
-        if (next && (next->access_key_id != given->access_key_id ||
-                     next->session_token != given->session_token)) {
-          continue;
-        }
+        if (is_new(credentials_.Get(ctx))) continue;
       }
       return answer;
     }
@@ -462,16 +465,20 @@ class S3Store final : public ObjectStore {
     return true;
   }
 
-  /// Takes the server's time for ours from now on. False when it gave none, or one that ours agrees
-  /// with.
-  bool CorrectClock(const net::HttpResponse& response) {
+  /// Takes the server's time for ours from now on. False when it gave none, or the one that the
+  /// request was signed with.
+  bool CorrectClock(const net::HttpResponse& response, system_clock::duration used) {
     const auto server = net::ParseHttpDate(Header(response, "Date"));
     if (!server) return false;
-    const auto correction = *server - clock_.Now();
+    const system_clock::duration correction = *server - clock_.Now();
+    if (std::chrono::abs(correction - used) < std::chrono::seconds(60)) return false;
     const std::lock_guard lock(mutex_);
-    if (std::chrono::abs(correction - clock_correction_) < std::chrono::seconds(60)) return false;
     clock_correction_ = correction;
     return true;
+  }
+  system_clock::duration ClockCorrection() {
+    const std::lock_guard lock(mutex_);
+    return clock_correction_;
   }
 
   system_clock::time_point Now() {
