@@ -81,7 +81,7 @@ def wall(usage):
 class Bench:
     def __init__(self, lab, args):
         self.lab, self.rounds, self.size, self.keys = lab, args.rounds, args.size * MIB, args.keys
-        self.rows, self.details, self.peaks = [], {}, []
+        self.rows, self.details = [], {}
         self.homes = 0
 
     def home(self):
@@ -101,11 +101,6 @@ class Bench:
         ok = None if ratio is None else ratio <= at_most if at_most is not None else ratio >= at_least
         self.rows.append({"case": name, "leat": leat, "peer_name": peer_name, "peer": peer, "unit": unit,
                           "ratio": ratio if peer is not None else None, "target": target, "ok": ok})
-
-    def note_peaks(self, name, rounds, budget_mib):
-        peaks = [u.peak_mib for u in rounds.results.get("leat", [])]
-        if peaks:
-            self.peaks.append((name, max(peaks), budget_mib))
 
     # Data that several cases share.
 
@@ -155,7 +150,6 @@ def big_cold(b):
     for title, value in (("wall", read_seconds()), ("CPU", cpu)):
         name, best = r.best(["s3fs", "rclone"], value)
         b.row(f"big-cold, {title}", r.median("leat", value), name, best, "<= 0.6", at_most=0.6)
-    b.note_peaks("big-cold", r, None)
     return r
 
 
@@ -202,7 +196,6 @@ def small_cold(b):
 
     r = Rounds(b, [("leat", leat), ("s3fs", s3fs)])
     b.row("small-cold, wall", r.median("leat", read_seconds()), "s3fs", r.median("s3fs", read_seconds()), "<= 0.5", at_most=0.5)
-    b.note_peaks("small-cold", r, None)
     return r
 
 
@@ -284,7 +277,6 @@ def attach(b):
     # Names are 7 bytes each, their folders' but 103.
     per_entry = sizes[-1] / b.keys - 7 if sizes else None
     b.row("attach, snapshot beside names", per_entry, "", None, "<= 100 B an entry", at_most=100, unit="B")
-    b.note_peaks("attach", r, None)
     return r
 
 
@@ -335,7 +327,6 @@ def fanin(b):
         ours = statistics.median(c[i] for c in counts[16]) if counts[16] else None
         one = statistics.median(c[i] for c in counts[1]) if counts[1] else None
         b.row(f"fanin, {title} of 16 readers", ours, "1 reader", one, "<= 1.01", at_most=1.01, unit=unit)
-    b.note_peaks("fanin", r, None)
     return r
 
 
@@ -380,8 +371,7 @@ def copy(b):
         for what, value in (("wall", wall), ("CPU", cpu)):
             b.row(f"copy, {title}, {what}", r.median("leat", value), "rclone copy", r.median("rclone copy", value), "<= 1",
                   at_most=1.0)
-        b.note_peaks(f"copy, {title}", r, None)
-        details[title] = r.as_dict()
+            details[title] = r.as_dict()
     return details
 
 
@@ -405,6 +395,21 @@ def print_table(rows):
     widths = [max(len(line[i]) for line in table) for i in range(6)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip(), flush=True)
+
+
+def print_runs(details, prefix=""):
+    """Whole runs, start and end included: medians of what each contender took."""
+    for name, runs in details.items():
+        if "errors" not in runs:
+            print_runs(runs, f"{prefix}{name}, ")
+            continue
+        for contender, usages in runs.items():
+            if contender == "errors" or not usages:
+                continue
+            wall_s, cpu_s = (statistics.median(u[k] for u in usages) for k in ("wall", "cpu"))
+            peak = max(u["peak_mib"] for u in usages)
+            memory = f", private memory up to {peak:.0f} MiB" if peak else ""
+            print(f"{prefix}{name}, {contender}: {wall_s:.3f} s, {cpu_s:.3f} CPU-s{memory}")
 
 
 def main():
@@ -448,11 +453,10 @@ def main():
         lab.close()
         if bench.rows:
             print_table(bench.rows)
-            for name, peak, _ in bench.peaks:
-                print(f"peak private memory, {name}: {peak:.0f} MiB")
+            print()
+            print_runs(bench.details)
             out = folder / time.strftime("%Y%m%d-%H%M%S.json")
-            out.write_text(json.dumps({"rounds": bench.rounds, "rows": bench.rows, "peaks": bench.peaks,
-                                       "details": bench.details}, indent=1))
+            out.write_text(json.dumps({"rounds": bench.rounds, "rows": bench.rows, "details": bench.details}, indent=1))
             print(f"every round: {out.relative_to(ROOT)}")
     return 0
 

@@ -41,14 +41,14 @@ class MemoryWatch(threading.Thread):
         self.peak_kib, self.known, self.over = 0, {}, threading.Event()
 
     def _ours(self, pid):
-        # A process is looked at again until it is one of ours: between fork and exec it is somebody else.
-        if not self.known.get(pid):
-            try:
-                self.known[pid] = (os.readlink(f"/proc/{pid}/exe") == self.program and
-                                   self.mark in pathlib.Path(f"/proc/{pid}/environ").read_bytes())
-            except OSError:
-                self.known[pid] = False
-        return self.known[pid]
+        try:
+            if os.readlink(f"/proc/{pid}/exe") != self.program:  # asked each time: the job was a fork of ours before its exec
+                return False
+            if pid not in self.known:
+                self.known[pid] = self.mark in pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+            return self.known[pid]
+        except OSError:
+            return False
 
     def run(self):
         while not self.over.wait(0.1):
