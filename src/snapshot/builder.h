@@ -23,11 +23,12 @@ class Builder {
   Builder(std::string store_identity, std::string prefix);
   ~Builder();
 
-  /// `info.key` begins with the prefix. A later entry of the same key replaces the earlier. Keys that end in '/' are folders.
-  /// kCorrupt for a key outside the prefix or a size beyond 2^63; kUnsupported beyond 2^31 entries.
+  /// `info.key` begins with the prefix. A later entry of the same key replaces the earlier. Keys
+  /// that end in '/' are folders. kCorrupt for a key outside the prefix or a size beyond 2^63;
+  /// kUnsupported beyond 2^31 entries.
   Status Add(const store::ObjectInfo& info);
-  /// Writes it to `fd` (empty, writable; synced only when `sync`). Entries that cannot be files are left out and told in
-  /// `left_out` (may be null). The builder is empty afterwards.
+  /// Writes it to `fd` (empty, writable; synced only when `sync`). Entries that cannot be files are
+  /// left out and told in `left_out` (may be null). The builder is empty afterwards.
   Status WriteTo(int fd, bool sync, LeftOut* left_out);
 
  private:
@@ -37,19 +38,20 @@ class Builder {
 
 struct ListingOptions {
   std::size_t threads = 8;
-  /// A snapshot of the same source from an earlier day (may be null): its key ranges are listed side by side once the first page
-  /// has come back truncated.
+  /// A snapshot of the same source from an earlier day (may be null): its key ranges are listed
+  /// side by side once the first page has come back truncated.
   std::shared_ptr<const Snapshot> hint;
   /// Called now and then with what has been listed so far; from several threads, one at a time.
   std::function<void(std::uint64_t objects)> on_progress;
 };
 
-/// Lists everything below `prefix` into `builder`: the first page alone (a small folder costs one request); if it came back
-/// truncated, the key range is split among `threads`, and split again where one has nothing left to do, so that a flat prefix of
-/// a million keys is listed side by side too. kCorrupt for a listing out of order, outside the prefix, or that does not advance
-/// (an endless one); kNotFound when there is nothing below the prefix.
-Status BuildFromListing(store::ObjectStore& store, std::string_view prefix, const ListingOptions& options, const CallContext& ctx,
-                        Builder& builder);
+/// Lists everything below `prefix` into `builder`: the first page alone (a small folder costs one
+/// request); if it came back truncated, the key range is split among `threads`, and split again
+/// where one has nothing left to do, so that a flat prefix of a million keys is listed side by side
+/// too. kCorrupt for a listing out of order, outside the prefix, or that does not advance (an
+/// endless one); kNotFound when there is nothing below the prefix.
+Status BuildFromListing(store::ObjectStore& store, std::string_view prefix,
+                        const ListingOptions& options, const CallContext& ctx, Builder& builder);
 
 }  // namespace leat::snapshot
 

@@ -1,4 +1,5 @@
-// The immutable index of a tree: what a source held at one moment (design decision 16). docs/formats/snapshot.md is its format.
+// The immutable index of a tree: what a source held at one moment (design decision 16).
+// docs/formats/snapshot.md is its format.
 #ifndef LEAT_SNAPSHOT_SNAPSHOT_H_
 #define LEAT_SNAPSHOT_SNAPSHOT_H_
 
@@ -14,7 +15,8 @@
 
 namespace leat::snapshot {
 
-/// Index of a file (0 .. file_count-1, in byte order of the keys) or of a directory (0 .. directory_count-1; 0 is the root).
+/// Index of a file (0 .. file_count-1, in byte order of the keys) or of a directory (0 ..
+/// directory_count-1; 0 is the root).
 using FileIndex = std::uint32_t;
 using DirIndex = std::uint32_t;
 inline constexpr DirIndex kRoot = 0;
@@ -26,8 +28,9 @@ struct Child {
   bool operator==(const Child&) const = default;
 };
 
-/// An etag as the store wrote it. A value that holds its text: MD5s are kept as 16 bytes in the snapshot, so that there is no
-/// text to point to. Its views live as long as it does, which is why a temporary gives none.
+/// An etag as the store wrote it. A value that holds its text: MD5s are kept as 16 bytes in the
+/// snapshot, so that there is no text to point to. Its views live as long as it does, which is why
+/// a temporary gives none.
 class EtagText {
  public:
   EtagText() = default;
@@ -55,32 +58,35 @@ class EtagText {
 /// Keys that no file system can hold, and were left out.
 struct LeftOut {
   std::uint64_t count = 0;
-  std::string first_key;   ///< the least, in byte order; as the store has it, prefix and all
-  std::string first_why;   ///< "a file that is also a folder", "a name of 300 bytes", "an empty path component", ...
+  std::string first_key;  ///< the least, in byte order; as the store has it, prefix and all
+  std::string first_why;  ///< "a file that is also a folder", "a name of 300 bytes", "an empty path
+                          ///< component", ...
 };
 
 struct FileInfo {
-  std::string_view name;        ///< the last component; valid while the snapshot lives, as all views here
+  std::string_view name;  ///< the last component; valid while the snapshot lives, as all views here
   DirIndex parent = kRoot;
   std::uint64_t size = 0;
-  std::int64_t mtime_ns = 0;    ///< since 1970; 0 where the store gave none
+  std::int64_t mtime_ns = 0;  ///< since 1970; 0 where the store gave none
   EtagText etag;
   std::string_view version_id;
   bool archived = false;
 };
 
-/// Reads a snapshot that lies mapped in memory. Immutable and thread-safe; no call allocates but those that return std::string,
-/// none does I/O but page faults. What was read from a file was checked (bounds, order, digest) when it was opened, so that no
-/// index can lead outside.
+/// Reads a snapshot that lies mapped in memory. Immutable and thread-safe; no call allocates but
+/// those that return std::string, none does I/O but page faults. What was read from a file was
+/// checked (bounds, order, digest) when it was opened, so that no index can lead outside.
 class Snapshot {
  public:
-  /// Maps `fd` (borrowed) whole. kCorrupt when it is not a snapshot of this version, whole and consistent.
+  /// Maps `fd` (borrowed) whole. kCorrupt when it is not a snapshot of this version, whole and
+  /// consistent.
   static Result<std::shared_ptr<const Snapshot>> Open(int fd);
   ~Snapshot();
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
 
-  /// The store's Identity() and the prefix (its key prefix, with trailing '/', or "") that was listed; "source" for messages.
+  /// The store's Identity() and the prefix (its key prefix, with trailing '/', or "") that was
+  /// listed; "source" for messages.
   std::string_view store_identity() const;
   std::string_view prefix() const;
 
@@ -109,12 +115,13 @@ class Snapshot {
   /// The object's key in its store: prefix + path.
   std::string KeyOfFile(FileIndex i) const;
 
-  /// First keys of the blocks (key ranges, relative to the prefix), for listing them again side by side.
+  /// First keys of the blocks (key ranges, relative to the prefix), for listing them again side by
+  /// side.
   std::uint32_t block_count() const;
   std::string BlockFirstKey(std::uint32_t b) const;
 
-  /// Computes the pin and the blocks' digests anew from the entries (Open only compares the file's fast checksums). kCorrupt
-  /// where they differ from what the file says of itself.
+  /// Computes the pin and the blocks' digests anew from the entries (Open only compares the file's
+  /// fast checksums). kCorrupt where they differ from what the file says of itself.
   Status VerifyPin() const;
 
  private:

@@ -371,8 +371,26 @@ TEST(Snapshot, RandomTreesAreWhatAPlainModelSaysInWhateverOrderTheyCame) {
   const std::uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
-  const Strings parts = {"a", "b", "ab",       "a-", "a.", "a0",  "a!",   ".", "..",
-                         "",  "-", "\xc3\xa9", "z",  "aa", "a-b", "a-/b", "/"};
+  const Strings parts = {"a",
+                         "b",
+                         "ab",
+                         "a-",
+                         "a.",
+                         "a0",
+                         "a!",
+                         ".",
+                         "..",
+                         "",
+                         "-",
+                         "\xc3\xa9",
+                         "z",
+                         "aa",
+                         std::string("a\0", 2),
+                         std::string(1, '\0'),
+                         "a-long-common-beginning",
+                         "a-b",
+                         "a-/b",
+                         "/"};
   for (int round = 0; round < 300; ++round) {
     std::vector<store::ObjectInfo> objects;
     const std::size_t n = random() % 60;
