@@ -88,7 +88,6 @@ Result<Data> Cache::ReadSmall(const FileKey& key, Lease& lease, Fetcher& fetcher
     options_.counts->hit_bytes.fetch_add(key.size, std::memory_order_relaxed);
     return std::move(*data);
   }
-  const auto began = CallContext::Clock::now();
   std::shared_ptr<Flight> flight;
   bool leader = false;
   {
@@ -116,10 +115,6 @@ Result<Data> Cache::ReadSmall(const FileKey& key, Lease& lease, Fetcher& fetcher
     flight->done_cv.wait(lock, ctx.stop, [&] { return flight->done; });
     if (flight->done) result = *flight->result;
   }
-  options_.counts->waited_ns.fetch_add(
-      static_cast<std::uint64_t>(
-          std::chrono::nanoseconds(CallContext::Clock::now() - began).count()),
-      std::memory_order_relaxed);
   return result;
 }
 

@@ -90,7 +90,6 @@ struct CacheCounts {
   std::atomic<std::uint64_t> hit_bytes{0}, miss_bytes{0};
   std::atomic<std::uint64_t> dropped{0};  ///< blocks and small files whose checksum did not match
   std::atomic<std::uint64_t> not_admitted{0};  ///< bytes that were fetched and found no room
-  std::atomic<std::uint64_t> waited_ns{0};     ///< time that reads waited for bytes
 };
 
 struct CacheOptions {

@@ -474,7 +474,6 @@ Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const C
   std::vector<std::shared_ptr<Flight>> flights;  // kept: they may hold blocks in memory
   std::vector<Data> in_memory(end - first);
   bool all_on_disk = true, waited = false;
-  const auto began = CallContext::Clock::now();
   {
     const std::lock_guard lock(state_->mutex);
     if (!state_->poison.empty()) return Fail(Errc::kCorrupt, state_->poison);
@@ -534,14 +533,7 @@ Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const C
     }
   }
   auto& counts = *cache_.options_.counts;
-  if (waited) {
-    counts.waited_ns.fetch_add(
-        static_cast<std::uint64_t>(
-            std::chrono::nanoseconds(CallContext::Clock::now() - began).count()),
-        std::memory_order_relaxed);
-  } else {
-    counts.hit_bytes.fetch_add(length, std::memory_order_relaxed);
-  }
+  if (!waited) counts.hit_bytes.fetch_add(length, std::memory_order_relaxed);
   if (all_on_disk) return Data{{disk()->data_map.data() + offset, length}, shared_from_this()};
   auto copy = std::make_shared_for_overwrite<std::byte[]>(length);
   for (std::uint64_t b = first; b < end; ++b) {

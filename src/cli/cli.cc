@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -100,6 +101,21 @@ Result<engine::local::RunOptions> MakeRunOptions(const RunWords& words, const Co
   options.json = words.json;
   options.stats = words.stats;
   return options;
+}
+
+/// What follows the '?' of a presigned URL, or stands before its '@', is not for everybody who
+/// looks at /proc/PID/cmdline. The supervisor and all that it forks share this memory.
+void HideSecrets(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) == "--") return;
+    char* scheme = std::strstr(argv[i], "://");
+    if (scheme == nullptr) continue;
+    if (char* query = std::strchr(scheme, '?')) std::memset(query, 'x', std::strlen(query));
+    char* at = std::strchr(scheme + 3, '@');
+    const char* path = std::strchr(scheme + 3, '/');
+    if (at != nullptr && (path == nullptr || at < path))
+      std::memset(scheme + 3, 'x', static_cast<std::size_t>(at - scheme - 3));
+  }
 }
 
 int Refuse(const Error& error, int status) {
@@ -246,10 +262,16 @@ int Main(int argc, char** argv) {
     return is_run ? kRunRefused : kUsage;
   }
   SetQuiet(common.quiet);
+  HideSecrets(argc, argv);
 
   if (run->parsed()) {
     // "leat run -m SOURCE command" without "--" is understood too.
     std::vector<std::string> words_left = run->remaining();
+    if (!words_left.empty() && words_left[0].starts_with('-')) {
+      return Refuse(Error(Errc::kInvalid,
+                          fmt::format("there is no option {} (leat run --help)", words_left[0])),
+                    kRunRefused);
+    }
     words_left.insert(words_left.end(), command.begin(), command.end());
     command = std::move(words_left);
     if (stats_option->count() > 0) words.stats = stats.empty() ? "text" : stats;

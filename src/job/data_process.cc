@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,7 +39,17 @@ struct Served {
   os::UniqueFd tree_lease;
 };
 
-void BecomeDataProcess() {
+void BecomeDataProcess(pid_t supervisor) {
+  // Before there is a channel to watch, a long listing or copy must not outlive its supervisor
+  // either.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != supervisor) ::_exit(1);
+  // Each open large file takes two descriptors; the limit that the job sees stays what it was.
+  rlimit files = {};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
   ::setsid();  // what is typed at the terminal is for the job
   ::prctl(PR_SET_NAME, "leat-data");
   sigset_t none;
@@ -106,8 +117,10 @@ class DataProcess {
         Serve(i, false);
       }
     }
+    // What is under way may be dropped at any moment; what is complete is worth a little time.
+    const CallContext brief = CallContext{}.Within(std::chrono::seconds(4));
     for (Served& served : served_) {
-      if (served.cache) served.cache->Shutdown();
+      if (served.fs) served.fs->FinishFiles(brief);
     }
   }
 
@@ -331,7 +344,7 @@ Result<AttachResult> AttachLocal(const MountSpec& spec) {
 
 void RunDataProcess(std::vector<Attachment>& attachments, const DataOptions& options,
                     Channel channel) {
-  BecomeDataProcess();
+  BecomeDataProcess(options.supervisor);
   {
     DataProcess process(attachments, options);
     process.Run(channel);
@@ -341,8 +354,9 @@ void RunDataProcess(std::vector<Attachment>& attachments, const DataOptions& opt
   }
 }
 
-void RunErrorProcess(const std::vector<Attachment>& attachments, Channel channel) {
-  BecomeDataProcess();
+void RunErrorProcess(const std::vector<Attachment>& attachments, const DataOptions& options,
+                     Channel channel) {
+  BecomeDataProcess(options.supervisor);
   for (const Attachment& attachment : attachments) {
     if (attachment.device)
       std::thread([fd = attachment.device.get()] { fuse::ServeErrors(fd); }).detach();

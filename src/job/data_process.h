@@ -67,6 +67,7 @@ struct DataOptions {
   std::string no_fuse_reason;
   uid_t uid = 0;
   gid_t gid = 0;
+  pid_t supervisor = 0;  ///< without which a data process ends
 };
 
 /// The body of the data process; never returns. Attaches (or, where devices are there already, goes
@@ -75,7 +76,8 @@ struct DataOptions {
                                  Channel channel);
 
 /// The body of the process that answers with EIO after too many deaths.
-[[noreturn]] void RunErrorProcess(const std::vector<Attachment>& attachments, Channel channel);
+[[noreturn]] void RunErrorProcess(const std::vector<Attachment>& attachments,
+                                  const DataOptions& options, Channel channel);
 
 /// A folder or file of this machine as an attachment.
 Result<AttachResult> AttachLocal(const MountSpec& spec);

@@ -1,6 +1,7 @@
 #include "vfs/file_system.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -16,7 +17,12 @@
 namespace leat::vfs {
 namespace {
 
-constexpr std::size_t kOpenFiles = 2048;
+/// Each takes two descriptors and two mappings.
+std::size_t OpenFilesAtMost() {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
+  return std::clamp<std::size_t>(limit.rlim_cur / 4, 16, 2048);
+}
 
 }  // namespace
 
@@ -33,6 +39,7 @@ struct FileSystem::Table {
   std::mutex mutex;
   std::list<std::pair<snapshot::FileIndex, std::shared_ptr<Open>>> order;
   std::unordered_map<snapshot::FileIndex, decltype(order)::iterator> by_file;
+  const std::size_t most = OpenFilesAtMost();
   std::mutex errors_mutex;
   std::set<snapshot::FileIndex> told;
 };
@@ -172,7 +179,7 @@ std::shared_ptr<FileSystem::Open> FileSystem::OpenLarge(snapshot::FileIndex file
                                              snapshot::EntryReader(options_.content, file)));
   table_->order.emplace_front(file, open);
   table_->by_file[file] = table_->order.begin();
-  if (table_->order.size() > kOpenFiles) {
+  if (table_->order.size() > table_->most) {
     table_->by_file.erase(table_->order.back().first);
     table_->order.pop_back();
   }
@@ -218,6 +225,7 @@ Result<cache::Data> FileSystem::Read(Node node, std::uint64_t offset, std::uint6
   if (offset >= size || length == 0) return cache::Data{};
   length = std::min(length, size - offset);
   Result<cache::Data> data = Fail(Errc::kInternal, "");
+  const auto began = CallContext::Clock::now();
   if (size >= cache::kLargeFile) {
     const auto open = OpenLarge(file);
     Plan(*open, offset, length);
@@ -228,6 +236,11 @@ Result<cache::Data> FileSystem::Read(Node node, std::uint64_t offset, std::uint6
     cache::FetchFrom<snapshot::EntryReader> fetcher(snapshot::EntryReader(options_.content, file));
     data = options_.cache->ReadSmall(KeyOf(file), *lease_, fetcher, ctx);
     if (data) data->bytes = data->bytes.subspan(offset, length);
+  }
+  if (options_.counts != nullptr) {
+    const std::chrono::nanoseconds waited = CallContext::Clock::now() - began;
+    options_.counts->waited_ns.fetch_add(static_cast<std::uint64_t>(waited.count()),
+                                         std::memory_order_relaxed);
   }
   if (!data) {
     if (options_.counts != nullptr) options_.counts->errors.fetch_add(1, std::memory_order_relaxed);
@@ -304,6 +317,17 @@ int FileSystem::PassthroughFd(Node node) {
     NoteRead(FileOf(node), size);
   }
   return fd;
+}
+
+void FileSystem::FinishFiles(const CallContext& ctx) {
+  std::vector<std::shared_ptr<Open>> open;
+  {
+    const std::lock_guard lock(table_->mutex);
+    for (const auto& [file, entry] : table_->order) open.push_back(entry);
+  }
+  for (const auto& entry : open) {
+    if (entry->file->complete()) (void)entry->file->Complete(8 * kMiB, ctx);
+  }
 }
 
 std::string FileSystem::PathOf(Node node) const {

@@ -40,6 +40,8 @@ struct Attributes {
 /// Moved by readers; zeroed memory is a valid value.
 struct ReadCounts {
   std::atomic<std::uint64_t> reads{0}, read_bytes{0}, files{0}, errors{0};
+  std::atomic<std::uint64_t> waited_ns{
+      0};  ///< time that reads waited for bytes, added up over readers
 };
 
 struct FileSystemOptions {
@@ -87,6 +89,9 @@ class FileSystem {
   /// A descriptor from which the kernel itself may read the whole file; -1 where it is not complete
   /// in the cache.
   int PassthroughFd(Node file);
+  /// Syncs and verifies the large files that have become complete, so that the next start may hand
+  /// them to the kernel.
+  void FinishFiles(const CallContext& ctx);
 
   /// "user.leat.source" and so on; nullopt: no such attribute.
   std::optional<std::string> Attribute(Node node, std::string_view name) const;

@@ -50,7 +50,7 @@ Status DataSupervisor::Start() {
     ends.first.Close();
     channel_.Close();
     close_in_child_();
-    if (given_up_) job::RunErrorProcess(attachments_, std::move(ends.second));
+    if (given_up_) job::RunErrorProcess(attachments_, options_, std::move(ends.second));
     job::RunDataProcess(attachments_, options_, std::move(ends.second));
   }
   pid_ = pid;
@@ -58,7 +58,7 @@ Status DataSupervisor::Start() {
   return {};
 }
 
-Status DataSupervisor::Attach(int signals) {
+Status DataSupervisor::Attach(int signals, const std::function<bool()>& interrupted) {
   LEAT_RETURN_IF_ERROR(Start());
   for (;;) {
     pollfd polled[2] = {{channel_.fd(), POLLIN, 0}, {signals, POLLIN, 0}};
@@ -90,7 +90,7 @@ Status DataSupervisor::Attach(int signals) {
       }
       continue;
     }
-    if (polled[1].revents != 0) return Fail(Errc::kCancelled, "interrupted");
+    if (polled[1].revents != 0 && interrupted()) return Fail(Errc::kCancelled, "interrupted");
   }
 }
 

@@ -25,9 +25,9 @@ class DataSupervisor {
                  std::function<void()> close_in_child);
   ~DataSupervisor();
 
-  /// Attaches everything; returns when it is ready. `signals`: a signalfd whose readability
-  /// interrupts (kCancelled).
-  Status Attach(int signals);
+  /// Attaches everything; returns when it is ready. When the signalfd `signals` is readable,
+  /// `interrupted` reads it; true ends the waiting (kCancelled).
+  Status Attach(int signals, const std::function<bool()>& interrupted);
   /// Attachment i is served from now on, on `device`, by this data process and all that follow.
   Status Serve(std::size_t i, os::UniqueFd device);
 

@@ -90,8 +90,6 @@ class Supervisor {
  private:
   int Refuse(const Error& error) {
     Progress("");
-    const bool interrupted = error.code() == Errc::kCancelled && stop_signal_ == 0;
-    if (interrupted) ReadSignals();
     data_.reset();
     RemoveMade();
     folder_.reset();
@@ -140,11 +138,15 @@ class Supervisor {
     data.no_fuse_reason = abilities_.no_fuse;
     data.uid = uid_;
     data.gid = gid_;
+    data.supervisor = ::getpid();
     data_ = std::make_unique<DataSupervisor>(attachments_, std::move(data), [this] {
       builder_.Close();
       signals_.Reset();
     });
-    return data_->Attach(signals_.get());
+    return data_->Attach(signals_.get(), [this] {
+      ReadSignals();
+      return stop_signal_ != 0;
+    });
   }
 
   bool WantsOwnPids() const {
@@ -482,8 +484,16 @@ int MountForeground(MountOptions options) {
                                     : abilities.no_fuse;
   data_options.uid = ::geteuid();
   data_options.gid = ::getegid();
+  data_options.supervisor = ::getpid();
   DataSupervisor data(attachments, std::move(data_options), [&] { signals.Reset(); });
-  if (const Status ready = data.Attach(signals.get()); !ready) {
+  const auto interrupted = [&] {
+    bool stop = false;
+    signalfd_siginfo info;
+    while (::read(signals.get(), &info, sizeof(info)) == sizeof(info))
+      stop |= info.ssi_signo != SIGCHLD;
+    return stop;
+  };
+  if (const Status ready = data.Attach(signals.get(), interrupted); !ready) {
     return ready.error().code() == Errc::kCancelled ? 130 : fail(ready.error());
   }
   if (root) {
@@ -515,11 +525,7 @@ int MountForeground(MountOptions options) {
     if (::poll(polled, 3, -1) < 0 && errno != EINTR) break;
     if (polled[2].revents != 0) break;
     if (polled[1].revents != 0) data.OnChannel();
-    signalfd_siginfo info;
-    while (::read(signals.get(), &info, sizeof(info)) == sizeof(info)) {
-      if (info.ssi_signo == SIGCHLD) continue;
-      mounted = false;
-    }
+    if (interrupted()) mounted = false;
   }
   attachments[0].device.Reset();
   if (IsOurMount(dir)) status = Unmount(dir);

@@ -43,7 +43,7 @@ double Seconds(std::uint64_t ns) { return static_cast<double>(ns) / 1e9; }
 std::string Summary(const std::vector<job::Attachment>& attachments) {
   std::uint64_t files = 0, bytes = 0, missed = 0, requests = 0, waited = 0, copied_files = 0,
                 copied = 0, errors = 0;
-  bool any = false;
+  bool any = false, streamed = false;
   for (const job::Attachment& a : attachments) {
     if (!IsRemote(a)) continue;
     any = true;
@@ -53,20 +53,28 @@ std::string Summary(const std::vector<job::Attachment>& attachments) {
       copied += a.board->bytes;
       continue;
     }
-    files += a.board->reads.files;
+    streamed = true;
+    files += std::min<std::uint64_t>(a.board->reads.files, a.board->files);
     bytes += a.board->reads.read_bytes;
     errors += a.board->reads.errors;
     missed += a.board->cache.miss_bytes;
-    waited += a.board->cache.waited_ns;
+    waited += a.board->reads.waited_ns;
   }
   if (!any) return "";
-  const std::uint64_t hit = bytes > missed ? bytes - missed : 0;
-  std::string out = fmt::format(
-      "{} {}, {} read, {} % from cache, {} {}, waited {:.1f} s for data", FormatCount(files),
-      files == 1 ? "file" : "files", FormatBytes(bytes), bytes == 0 ? 100 : hit * 100 / bytes,
-      FormatCount(requests), requests == 1 ? "request" : "requests", Seconds(waited));
-  if (copied_files > 0)
-    out += fmt::format("; a copy of {} files, {}", FormatCount(copied_files), FormatBytes(copied));
+  const std::string asked =
+      fmt::format("{} {}", FormatCount(requests), requests == 1 ? "request" : "requests");
+  std::string out;
+  if (streamed) {
+    const std::uint64_t hit = bytes > missed ? bytes - missed : 0;
+    out = fmt::format("{} {}, {} read, {} % from cache, {}, waited {:.1f} s for data",
+                      FormatCount(files), files == 1 ? "file" : "files", FormatBytes(bytes),
+                      bytes == 0 ? 100 : hit * 100 / bytes, asked, Seconds(waited));
+  }
+  if (copied_files > 0) {
+    out += fmt::format("{}a copy of {} {}, {}{}", streamed ? "; " : "", FormatCount(copied_files),
+                       copied_files == 1 ? "file" : "files", FormatBytes(copied),
+                       streamed ? "" : ", " + asked);
+  }
   if (errors > 0)
     out += fmt::format("; {} {} failed", FormatCount(errors), errors == 1 ? "read" : "reads");
   return out;
@@ -90,7 +98,7 @@ std::string StatsTable(const std::vector<job::Attachment>& attachments) {
         FormatBytes(b.reads.read_bytes), FormatCount(b.reads.files), FormatCount(b.reads.errors),
         FormatBytes(b.cache.hit_bytes), FormatBytes(b.cache.miss_bytes),
         FormatBytes(b.cache.not_admitted), FormatCount(b.cache.dropped),
-        Seconds(b.cache.waited_ns));
+        Seconds(b.reads.waited_ns));
   }
   return out;
 }
@@ -119,7 +127,7 @@ std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_
                        {"miss_bytes", b.cache.miss_bytes.load()},
                        {"not_admitted_bytes", b.cache.not_admitted.load()},
                        {"damaged", b.cache.dropped.load()}};
-      item["waited_seconds"] = Seconds(b.cache.waited_ns);
+      item["waited_seconds"] = Seconds(b.reads.waited_ns);
     }
     list.push_back(std::move(item));
   }
