@@ -84,8 +84,9 @@ struct Server::State {
   std::unordered_map<std::uint64_t, std::stop_source>
       waiting;  // requests that wait for bytes, by unique; guarded by mutex
   std::atomic<int> idle{0};
+  std::atomic<bool> begun{false};
   os::UniqueFd clone;
-  int fd = -1;  // what is read from
+  std::atomic<int> fd{-1};  // what is read from
 };
 
 namespace {
@@ -156,7 +157,8 @@ void Handler::Init() {
   std::uint64_t offered = init.flags;
   if ((init.flags & FUSE_INIT_EXT) != 0) offered |= static_cast<std::uint64_t>(init.flags2) << 32;
   std::uint64_t wanted = FUSE_ASYNC_READ | FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS |
-                         FUSE_MAX_PAGES | FUSE_EXPLICIT_INVAL_DATA | FUSE_INIT_EXT | kInitHasResend;
+                         FUSE_MAX_PAGES | FUSE_EXPLICIT_INVAL_DATA | FUSE_INIT_EXT;
+  if (options_.use_resend) wanted |= kInitHasResend;
   if (options_.open_mode) {
     wanted |= kInitPassthrough;
   } else {
@@ -348,21 +350,30 @@ Server::Server(ServerOptions options)
 Server::~Server() { Wait(); }
 
 void Server::Start() {
-  if (options_.resume) {
+  if (options_.resume && options_.connection != nullptr && options_.connection->has_resend == 0) {
+    UseClone();
+  } else if (options_.resume) {
     fuse_out_header resend = {};
     resend.len = sizeof(resend);
     resend.error = kNotifyResend;
-    // Kernels before 6.9 refuse it; what the dead server had read is lost to them.
     [[maybe_unused]] const ssize_t n = ::write(options_.fd, &resend, sizeof(resend));
   }
-  SpawnThread();
-  SpawnThread();
+  SpawnThread();  // the second one comes when the first has read a request
+}
+
+void Server::UseClone() {
+  if (options_.device.empty()) return;
+  auto clone = os::Open(options_.device, O_RDWR);
+  std::uint32_t of = static_cast<std::uint32_t>(options_.fd);
+  if (!clone || ::ioctl(clone->get(), kIocClone, &of) != 0) return;
+  state_->clone = std::move(*clone);
+  state_->fd = state_->clone.get();
 }
 
 void Server::SpawnThread() {
   const std::lock_guard lock(state_->mutex);
   if (state_->threads.size() >= options_.max_threads) return;
-  state_->threads.emplace_back([this] { Loop(state_->fd); });
+  state_->threads.emplace_back([this] { Loop(); });
 }
 
 void Server::Wait() {
@@ -377,25 +388,34 @@ void Server::Wait() {
   }
 }
 
-void Server::Loop(int fd) {
+void Server::Loop() {
   std::vector<std::byte> buffer(kRequestBytes);
   for (;;) {
+    const int fd = state_->fd;
     ++state_->idle;
     const ssize_t n = ::read(fd, buffer.data(), buffer.size());
     const int error = errno;
     --state_->idle;
     if (n < 0 && (error == EINTR || error == EAGAIN || error == ENOENT)) continue;
     if (n <= 0) return;  // ENODEV: unmounted
-    Handle({buffer.data(), static_cast<std::size_t>(n)});
+    HandleOn(fd, {buffer.data(), static_cast<std::size_t>(n)});
+    if (!state_->begun.exchange(true)) {
+      const bool old = options_.connection != nullptr && options_.connection->initialised != 0 &&
+                       options_.connection->has_resend == 0;
+      if (old && !state_->clone) UseClone();
+      SpawnThread();
+    }
   }
 }
 
-void Server::Handle(std::span<const std::byte> bytes) {
+void Server::Handle(std::span<const std::byte> request) { HandleOn(options_.fd, request); }
+
+void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
   Request in;
   if (bytes.size() < sizeof(in.header)) return;
   std::memcpy(&in.header, bytes.data(), sizeof(in.header));
   in.body = bytes.subspan(sizeof(in.header));
-  Handler handler(options_, state_->fd, in);
+  Handler handler(options_, fd, in);
   const std::uint64_t unique = in.header.unique;
   switch (in.header.opcode) {
     case FUSE_INIT:

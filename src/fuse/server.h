@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "base/error.h"
 #include "os/file.h"
@@ -44,6 +45,12 @@ struct ServerOptions {
   /// The kernel has been through INIT with a server that died: asks it to send again what that one
   /// left unanswered.
   bool resume = false;
+  /// Before Linux 6.9 a new server cannot ask again for what the dead one had read. There requests
+  /// are read through clones of `fd` that only this process holds, opened from `device`: with their
+  /// end the kernel fails those requests instead of leaving them waiting for ever. Empty: no
+  /// clones.
+  std::string device = {};
+  bool use_resend = true;  ///< false: as on an old kernel
   uid_t uid = 0;
   gid_t gid = 0;
   std::size_t max_threads = 128;
@@ -67,8 +74,10 @@ class Server {
 
  private:
   struct State;
-  void Loop(int fd);
+  void Loop();
   void SpawnThread();
+  void UseClone();
+  void HandleOn(int fd, std::span<const std::byte> request);
 
   const ServerOptions options_;
   std::unique_ptr<State> state_;

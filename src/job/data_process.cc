@@ -278,6 +278,8 @@ class DataProcess {
     server.opens = attachment.board->opens;
     server.connection = &attachment.board->connection;
     server.resume = resume;
+    server.device = options_.fuse_device;
+    server.use_resend = options_.use_resend;
     server.uid = options_.uid;
     server.gid = options_.gid;
     served_[i].server = std::make_unique<fuse::Server>(server);

@@ -67,7 +67,9 @@ struct DataOptions {
   std::string no_fuse_reason;
   uid_t uid = 0;
   gid_t gid = 0;
-  pid_t supervisor = 0;  ///< without which a data process ends
+  std::string fuse_device;
+  bool use_resend = true;  ///< false: as on a kernel before 6.9
+  pid_t supervisor = 0;    ///< without which a data process ends
 };
 
 /// The body of the data process; never returns. Attaches (or, where devices are there already, goes

@@ -139,6 +139,8 @@ class Supervisor {
     data.uid = uid_;
     data.gid = gid_;
     data.supervisor = ::getpid();
+    data.fuse_device = fuse_device_;
+    data.use_resend = std::getenv("LEAT_NO_RESEND") == nullptr;
     data_ = std::make_unique<DataSupervisor>(attachments_, std::move(data), [this] {
       builder_.Close();
       signals_.Reset();
@@ -485,6 +487,7 @@ int MountForeground(MountOptions options) {
   data_options.uid = ::geteuid();
   data_options.gid = ::getegid();
   data_options.supervisor = ::getpid();
+  data_options.fuse_device = device;
   DataSupervisor data(attachments, std::move(data_options), [&] { signals.Reset(); });
   const auto interrupted = [&] {
     bool stop = false;
