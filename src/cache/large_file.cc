@@ -631,10 +631,9 @@ bool LargeFile::LinkTo(const std::string& path, mode_t mode, std::int64_t mtime_
   if (on == nullptr || !complete() || !on->Recorded()) return false;
   // All this changes the ctime that the record of the verification names.
   const timespec times[2] = {{0, UTIME_OMIT}, {mtime_ns / 1'000'000'000, mtime_ns % 1'000'000'000}};
-  ::fchmod(on->data.get(), mode | S_IWUSR);
+  ::fchmod(on->data.get(), mode);
   ::futimens(on->data.get(), times);
-  const bool linked =
-      ::link(on->path.c_str(), path.c_str()) == 0 && ::fchmod(on->data.get(), mode) == 0;
+  const bool linked = ::link(on->path.c_str(), path.c_str()) == 0;
   return on->Record() && linked;
 }
 

@@ -350,7 +350,9 @@ Server::Server(ServerOptions options)
 Server::~Server() { Wait(); }
 
 void Server::Start() {
-  if (options_.resume && options_.connection != nullptr && options_.connection->has_resend == 0) {
+  const ConnectionRecord* connection = options_.connection;
+  if (options_.resume && connection != nullptr && connection->initialised != 0 &&
+      connection->has_resend == 0) {
     UseClone();
   } else if (options_.resume) {
     fuse_out_header resend = {};

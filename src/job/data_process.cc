@@ -33,6 +33,7 @@ constexpr std::uint64_t kLargeAverage = kMiB;
 /// Everything one attachment needs while it is served. Members die in reverse order.
 struct Served {
   std::unique_ptr<Remote> remote;
+  std::shared_ptr<const snapshot::Content> content;  // shared with the file system's readers
   std::unique_ptr<cache::Cache> cache;
   std::unique_ptr<vfs::FileSystem> fs;
   std::unique_ptr<fuse::Server> server;
@@ -78,13 +79,15 @@ class DataProcess {
   void Run(Channel& channel) {
     tools_ = MakeToolbox(config::ProcessEnvironment(), options_.home);
     std::mutex mutex;  // guards channel and the notes on stderr
-    const bool resuming = std::ranges::any_of(
-        attachments_, [](const Attachment& a) { return static_cast<bool>(a.device); });
     std::optional<Error> failure;
+    // A process that died had attached everything: its snapshots are the ones that the kernel
+    // knows.
+    const bool resuming = std::ranges::any_of(
+        attachments_, [](const Attachment& a) { return static_cast<bool>(a.snapshot); });
     ParallelFor(attachments_.size(), 8, [&](std::size_t i) {
       Attachment& attachment = attachments_[i];
       if (attachment.spec.source.kind == Source::Kind::kLocal) return true;
-      const Status attached = Attach(i, resuming);
+      const Status attached = resuming ? Resume(i) : Attach(i);
       const std::lock_guard lock(mutex);
       if (!attached) {
         if (!failure) failure = attached.error();
@@ -125,76 +128,97 @@ class DataProcess {
   }
 
  private:
-  Status Attach(std::size_t i, bool resuming) {
+  /// What every attachment needs, new or not.
+  Status Open(std::size_t i, SnapshotFile taken) {
     Attachment& attachment = attachments_[i];
     Served& served = served_[i];
-    const MountSpec& spec = attachment.spec;
     Board& board = *attachment.board;
-    const std::string url = spec.source.ForMessages();
-    LEAT_ASSIGN_OR_RETURN(served.remote, Remote::Open(spec, tools_, &board.requests));
-    SnapshotFile taken;
-    const CallContext attach = CallContext{}.Within(std::chrono::hours(1));
-    if (resuming) {
-      LEAT_ASSIGN_OR_RETURN(taken, served.remote->ReopenSnapshot(os::UniqueFd(
-                                       ::fcntl(attachment.snapshot.get(), F_DUPFD_CLOEXEC, 3))));
-    } else {
-      LEAT_ASSIGN_OR_RETURN(taken, served.remote->TakeSnapshot(attach, [&](std::uint64_t objects) {
-        Progress(fmt::format("listing {}: {} objects", url, FormatCount(objects)));
-      }));
-    }
-    if (!resuming) {
-      for (const std::string& note : taken.notes) Note(note);
-      if (taken.left_out.count > 0) {
-        const std::string what = fmt::format(
-            "{}: {} {} no file system can hold, first \"{}\" ({})", url,
-            FormatCount(taken.left_out.count), taken.left_out.count == 1 ? "key that" : "keys that",
-            Printable(taken.left_out.first_key), taken.left_out.first_why);
-        if (options_.strict) return Fail(Errc::kInvalid, what);
-        Note(what + ": left out");
-      }
-    }
-    auto content =
+    served.content =
         std::make_shared<const snapshot::Content>(taken.index, served.remote->shared_store());
-    const snapshot::Snapshot& index = *taken.index;
-    board.files = index.file_count();
-    board.bytes = index.total_bytes();
-
+    attachment.snapshot = std::move(taken.file);
+    board.files = taken.index->file_count();
+    board.bytes = taken.index->total_bytes();
     cache::CacheOptions cache;
     cache.dir = options_.home.cache_dir;
     cache.limit_bytes = options_.home.cache_bytes;
     cache.budget = &budget_;
     cache.counts = &board.cache;
     served.cache = cache::Cache::Open(cache);
-    if (!resuming) {
-      static std::once_flag told;
-      const std::string why = options_.home.cache_dir.empty()
-                                  ? "neither HOME nor LEAT_CACHE_DIR is set"
-                                  : served.cache->problem();
-      if (!why.empty()) std::call_once(told, [&] { Say("reading without a cache: " + why); });
-    }
-    if (spec.mode == Mode::kCopy) return AttachCopy(i, content, attach);
-    if (!options_.fuse) {
-      return Fail(Errc::kUnsupported,
-                  fmt::format("{}: mode=stream needs FUSE, and {}; mode=copy works without", url,
-                              options_.no_fuse_reason));
-    }
+    return {};
+  }
 
+  void OpenFileSystem(std::size_t i) {
+    const Attachment& attachment = attachments_[i];
+    Served& served = served_[i];
+    Board& board = *attachment.board;
     vfs::FileSystemOptions fs;
-    fs.content = content;
+    fs.content = served.content;
     fs.cache = served.cache.get();
     fs.counts = &board.reads;
     fs.extra_directories = attachment.nested;
-    fs.on_error = [target = spec.target](std::string_view path, const Error& error) {
+    fs.on_error = [target = attachment.spec.target](std::string_view path, const Error& error) {
       Say(fmt::format("{}/{}: {}", target, Printable(path), error.message()));
     };
     served.fs = std::make_unique<vfs::FileSystem>(std::move(fs));
     served.fs->SetRootAttribute("user.leat.requests",
                                 [&board] { return std::to_string(board.requests.requests()); });
-    served.fs->SetRootAttribute("user.leat.pin", [content] { return content->index->pin(); });
-    if (resuming) {
-      attachment.snapshot = std::move(taken.file);
-      return {};
+    served.fs->SetRootAttribute("user.leat.pin",
+                                [content = served.content] { return content->index->pin(); });
+  }
+
+  Status Resume(std::size_t i) {
+    Attachment& attachment = attachments_[i];
+    Served& served = served_[i];
+    LEAT_ASSIGN_OR_RETURN(served.remote,
+                          Remote::Open(attachment.spec, tools_, &attachment.board->requests));
+    if (attachment.spec.mode == Mode::kCopy) {
+      // The tree is there; only the lease that keeps it has died.
+      LEAT_ASSIGN_OR_RETURN(served.tree_lease, os::Open(attachment.result.path + ".lease", O_RDWR));
+      return os::Flock(served.tree_lease.get(), false, true);
     }
+    LEAT_ASSIGN_OR_RETURN(SnapshotFile taken,
+                          served.remote->ReopenSnapshot(std::move(attachment.snapshot)));
+    LEAT_RETURN_IF_ERROR(Open(i, std::move(taken)));
+    OpenFileSystem(i);
+    return {};
+  }
+
+  Status Attach(std::size_t i) {
+    Attachment& attachment = attachments_[i];
+    Served& served = served_[i];
+    const MountSpec& spec = attachment.spec;
+    Board& board = *attachment.board;
+    const std::string url = spec.source.ForMessages();
+    if (spec.mode == Mode::kStream && !options_.fuse) {
+      return Fail(Errc::kUnsupported,
+                  fmt::format("{}: mode=stream needs FUSE, and {}; mode=copy works without", url,
+                              options_.no_fuse_reason));
+    }
+    LEAT_ASSIGN_OR_RETURN(served.remote, Remote::Open(spec, tools_, &board.requests));
+    const CallContext attach = CallContext{}.Within(std::chrono::hours(1));
+    LEAT_ASSIGN_OR_RETURN(
+        SnapshotFile taken, served.remote->TakeSnapshot(attach, [&](std::uint64_t objects) {
+          Progress(fmt::format("listing {}: {} objects", url, FormatCount(objects)));
+        }));
+    for (const std::string& note : taken.notes) Note(note);
+    if (const snapshot::LeftOut& out = taken.left_out; out.count > 0) {
+      const std::string what = fmt::format(
+          "{}: {} {} no file system can hold, first \"{}\" ({})", url, FormatCount(out.count),
+          out.count == 1 ? "key that" : "keys that", Printable(out.first_key), out.first_why);
+      if (options_.strict) return Fail(Errc::kInvalid, what);
+      Note(what + ": left out");
+    }
+    LEAT_RETURN_IF_ERROR(Open(i, std::move(taken)));
+    const std::string why = options_.home.cache_dir.empty()
+                                ? "neither HOME nor LEAT_CACHE_DIR is set"
+                                : served.cache->problem();
+    if (!why.empty()) {
+      std::call_once(no_cache_told_, [&] { Say("reading without a cache: " + why); });
+    }
+    const auto& content = served.content;
+    const snapshot::Snapshot& index = *content->index;
+    if (spec.mode == Mode::kCopy) return AttachCopy(i, content, attach);
+    OpenFileSystem(i);
 
     std::uint64_t large_bytes = 0;
     std::uint32_t first = UINT32_MAX;
@@ -208,7 +232,6 @@ class DataProcess {
                        large_bytes * 2 >= index.total_bytes() &&
                        index.total_bytes() / index.file_count() >= kLargeAverage;
     attachment.result.how = opens ? AttachResult::How::kFuseOpens : AttachResult::How::kFuse;
-    attachment.snapshot = std::move(taken.file);
     if (options_.plan_only) {
       Estimate(*content, served, board);
       return {};
@@ -291,6 +314,7 @@ class DataProcess {
   Toolbox tools_;
   MemoryBudget budget_;
   std::vector<Served> served_;
+  std::once_flag no_cache_told_;
 };
 
 }  // namespace

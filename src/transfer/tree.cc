@@ -181,12 +181,9 @@ class Copier {
 
   Result<os::UniqueFd> Create(snapshot::FileIndex file) const {
     const std::string path = FilePath(file);
-    auto fd = os::Open(path, O_RDWR | O_CREAT | O_TRUNC, kUnfinished);
-    if (!fd && fd.error().code() == Errc::kDenied) {  // half-made with other rights
-      ::unlink(path.c_str());
-      fd = os::Open(path, O_RDWR | O_CREAT | O_TRUNC, kUnfinished);
-    }
-    return fd;
+    // Never truncated: what is there may be another name of a file of the cache.
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return FailErrno(errno, path);
+    return os::Open(path, O_RDWR | O_CREAT | O_EXCL, kUnfinished);
   }
 
   Status Copy(const Item& item, const CallContext& ctx) {
@@ -370,10 +367,12 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
       continue;
     }
     if (!current()) continue;
-    if (os::Exists(path)) {
-      const auto text = LeaseText::Read(tree.lease.get());
-      if (text && (text->synced || text->boot == BootId())) continue;  // made while we waited
-      LEAT_RETURN_IF_ERROR(os::RemoveTree(path));  // it may have holes since the power went
+    const auto text_there = LeaseText::Read(tree.lease.get());
+    const bool trusted = text_there && (text_there->synced || text_there->boot == BootId());
+    if (trusted && os::Exists(path)) continue;  // made while we waited
+    if (!trusted) {
+      // It may have holes since the power went, finished or half-made.
+      LEAT_RETURN_IF_ERROR(os::RemoveTree(path));
       LEAT_RETURN_IF_ERROR(os::RemoveTree(part));
     }
 

@@ -104,7 +104,10 @@ Status DataSupervisor::Serve(std::size_t i, os::UniqueFd device) {
 }
 
 void DataSupervisor::OnChannel() {
-  if (channel_.Receive()) return;
+  if (const auto message = channel_.Receive()) {
+    if (message->kind == job::MessageKind::kFailed) Say(message->text);
+    return;
+  }
   int status = 0;
   ::waitpid(pid_, &status, 0);
   pid_ = -1;
