@@ -16,7 +16,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kLimitElsewhere = 1s;
-constexpr auto kLimitOnEc2 = 10s;
+constexpr auto kLimitOnEc2 = 5s;
 constexpr std::string_view kRoles = "/latest/meta-data/iam/security-credentials/";
 
 std::string Lower(std::string text) {
