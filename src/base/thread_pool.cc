@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <system_error>
 #include <utility>
 
 namespace leat {
@@ -27,7 +29,12 @@ void ThreadPool::Enqueue(std::function<void()> job, bool first) {
   if (sleeping_ >= jobs_.size()) {
     wake_.notify_one();
   } else if (threads_.size() < max_threads_) {
-    threads_.emplace_back([this] { Run(); });
+    try {
+      threads_.emplace_back([this] { Run(); });
+    } catch (const std::system_error&) {
+      // No more threads are to be had: those that there are will come to it.
+      if (threads_.empty()) std::abort();
+    }
   }
 }
 

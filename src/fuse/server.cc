@@ -11,11 +11,13 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <optional>
 #include <stop_token>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -375,7 +377,11 @@ void Server::UseClone() {
 void Server::SpawnThread() {
   const std::lock_guard lock(state_->mutex);
   if (state_->threads.size() >= options_.max_threads) return;
-  state_->threads.emplace_back([this] { Loop(); });
+  try {
+    state_->threads.emplace_back([this] { Loop(); });
+  } catch (const std::system_error&) {
+    if (state_->threads.empty()) std::abort();  // the supervisor starts another process
+  }
 }
 
 void Server::Wait() {

@@ -278,7 +278,9 @@ TEST_F(FuseServerTest, DirectoryCanBeReadFromAnyPositionAndNoneLeadsOutside) {
   for (std::size_t i = 0; i < all.size(); ++i) {
     const auto rest = kernel_.ReadDirectory(1, all[i].next, 65536, true);
     ASSERT_EQ(rest.size(), all.size() - i - 1);
-    if (!rest.empty()) EXPECT_EQ(rest[0].name, all[i + 1].name);
+    if (!rest.empty()) {
+      EXPECT_EQ(rest[0].name, all[i + 1].name);
+    }
   }
   for (const std::uint64_t offset : {1000ULL, 1ULL << 32, (1ULL << 32) + 2, ~0ULL, ~0ULL - 1}) {
     EXPECT_TRUE(kernel_.ReadDirectory(1, offset, 4096, true).empty()) << offset;
@@ -312,7 +314,8 @@ TEST_F(FuseServerTest, ReadAtTheEndAndBeyondIsEmptyAndNoError) {
   for (const char* name : {"a.txt", "big.bin", "empty"}) {
     const auto node = NodeOf(name);
     const auto size = fs_->Stat(node)->size;
-    for (const std::uint64_t offset : {size, size + 1, size + 4096, 1ULL << 62, ~0ULL}) {
+    for (const std::uint64_t offset :
+         {size, size + 1, size + 4096, std::uint64_t{1} << 62, UINT64_MAX}) {
       const auto answer = kernel_.Read(node, offset, 4096);
       EXPECT_EQ(answer.error, 0) << name << " " << offset;
       EXPECT_EQ(answer.body.size(), 0u) << name << " " << offset;
