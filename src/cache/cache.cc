@@ -88,34 +88,39 @@ Result<Data> Cache::ReadSmall(const FileKey& key, Lease& lease, Fetcher& fetcher
     options_.counts->hit_bytes.fetch_add(key.size, std::memory_order_relaxed);
     return std::move(*data);
   }
-  std::shared_ptr<Flight> flight;
-  bool leader = false;
-  {
-    const std::lock_guard lock(flights_->mutex);
-    auto& entry = flights_->by_id[key.id.word];
-    if (entry == nullptr) {
-      entry = std::make_shared<Flight>();
-      leader = true;
-    }
-    flight = entry;
-  }
-  Result<Data> result = Fail(Errc::kCancelled, "cancelled");
-  if (leader) {
-    result = FetchSmall(key, lease, fetcher, ctx);
+  for (;;) {
+    std::shared_ptr<Flight> flight;
+    bool leader = false;
     {
       const std::lock_guard lock(flights_->mutex);
-      flights_->by_id.erase(key.id.word);
+      auto& entry = flights_->by_id[key.id.word];
+      if (entry == nullptr) {
+        entry = std::make_shared<Flight>();
+        leader = true;
+      }
+      flight = entry;
     }
-    const std::lock_guard lock(flight->mutex);
-    flight->result = result;
-    flight->done = true;
-    flight->done_cv.notify_all();
-  } else {
+    if (leader) {
+      const Result<Data> result = FetchSmall(key, lease, fetcher, ctx);
+      {
+        const std::lock_guard lock(flights_->mutex);
+        flights_->by_id.erase(key.id.word);
+      }
+      const std::lock_guard lock(flight->mutex);
+      flight->result = result;
+      flight->done = true;
+      flight->done_cv.notify_all();
+      return result;
+    }
     std::unique_lock lock(flight->mutex);
     flight->done_cv.wait(lock, ctx.stop, [&] { return flight->done; });
-    if (flight->done) result = *flight->result;
+    if (!flight->done) return Fail(Errc::kCancelled, "cancelled");
+    const Result<Data>& result = *flight->result;
+    // Whoever was fetching it gave up (a reader that was interrupted): that is not our failure.
+    const bool gave_up = !result && (result.error().code() == Errc::kCancelled ||
+                                     result.error().code() == Errc::kDeadline);
+    if (!gave_up || ctx.cancelled() || ctx.expired() || stop_.stop_requested()) return result;
   }
-  return result;
 }
 
 Result<Data> Cache::FetchSmall(const FileKey& key, Lease& lease, Fetcher& fetcher,

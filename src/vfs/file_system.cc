@@ -347,7 +347,7 @@ std::optional<std::string> FileSystem::Attribute(Node node, std::string_view nam
   }
   if (name == "user.leat.source") {
     if (IsFile(node)) return options_.content->UrlOf(FileOf(node));
-    if (node < first_file_) {
+    if (node < first_file_ && IsDirectory(node)) {
       const std::string path = PathOf(node);
       return options_.content->store->UrlOf(
           fmt::format("{}{}{}", index_.prefix(), path, path.empty() ? "" : "/"));
