@@ -1,2 +1,0 @@
-#include <expected>
-int main(){}
