@@ -17,6 +17,7 @@ namespace {
 /// for a local one. A cache there would be slower than the store, and its locks are not to be
 /// relied on.
 std::string NetworkFileSystem(std::string path) {
+  if (!path.starts_with('/')) return "";  // refused further on
   while (!os::Exists(path) && path.size() > 1)
     path.resize(std::max<std::size_t>(path.rfind('/'), 1));
   struct statfs st;

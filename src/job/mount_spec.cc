@@ -35,6 +35,16 @@ bool LooksLikeSource(std::string_view text) {
          text == "~";
 }
 
+/// "remote:container/path", a section of rclone's configuration: for a sentence that names it.
+bool LooksLikeRemote(std::string_view text) {
+  const std::size_t colon = text.find(':');
+  return colon != std::string_view::npos && colon > 0 &&
+         std::ranges::all_of(text.substr(0, colon), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '_' || c == '-' || c == '.';
+         });
+}
+
 struct OptionName {
   std::string_view name;
   bool has_value;
@@ -256,7 +266,8 @@ Result<MountSpec> ParseMount(std::string_view text) {
   if (text.starts_with('/')) {
     for (std::size_t equals = text.find('='); equals != std::string_view::npos;
          equals = text.find('=', equals + 1)) {
-      if (!LooksLikeSource(text.substr(equals + 1))) continue;
+      const std::string_view behind = text.substr(equals + 1);
+      if (!LooksLikeSource(behind) && !LooksLikeRemote(behind)) continue;
       target = text.substr(0, equals);
       source = text.substr(equals + 1);
       break;

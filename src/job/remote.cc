@@ -283,6 +283,15 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
                 fmt::format("{} has the pin {}, but {} was asked for; its contents have changed",
                             url, out.index->pin(), pin));
   }
+  // A command must not see an empty folder in place of data.
+  if (out.index->file_count() == 0) {
+    return Fail(Errc::kNotFound,
+                out.left_out.count == 0
+                    ? url + ": the folder is empty"
+                    : fmt::format("{}: none of its {} keys can be a file's name, first \"{}\" ({})",
+                                  url, FormatCount(out.left_out.count),
+                                  Printable(out.left_out.first_key), out.left_out.first_why));
+  }
   std::uint32_t archived = 0, first = 0;
   for (std::uint32_t i = 0; i < out.index->file_count(); ++i) {
     if (out.index->file(i).archived && archived++ == 0) first = i;
