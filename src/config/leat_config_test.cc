@@ -73,6 +73,11 @@ TEST(LeatConfigTest, AFileThatIsNotTomlIsAnErrorWithItsLine) {
   EXPECT_THAT(ErrorOf("memory = \"1G\"\nmemory = \"1G\"\n"), StartsWith("/h/config.toml:2: "));
 }
 
+TEST(LeatConfigTest, ATableWithoutANameIsAnErrorInEveryBuild) {
+  EXPECT_THAT(ErrorOf("[!]\n"), StartsWith("/h/config.toml:1: "));
+  EXPECT_THAT(ErrorOf("[\x17"), StartsWith("/h/config.toml:1: "));
+}
+
 TEST(LeatConfigTest, TheFileIsInTheConfigurationFolder) {
   EXPECT_EQ(LeatConfig::Path(Home("/h")), "/h/.config/leat/config.toml");
   EXPECT_EQ(LeatConfig::Path(Home("/h", "/x")), "/x/leat/config.toml");
