@@ -130,7 +130,11 @@ Status CheckTogether(const MountSpec& spec) {
 
 std::string Source::ForMessages() const {
   if (kind != Kind::kHttp) return Printable(text);
-  return Printable(fmt::format("{}/{}", origin, key.substr(0, key.find('?'))));
+  std::string server = origin;  // without "user:password@"
+  const std::size_t begin = server.find("://") + 3;
+  if (const std::size_t at = server.rfind('@'); at != std::string::npos)
+    server.erase(begin, at + 1 - begin);
+  return Printable(fmt::format("{}/{}", server, key.substr(0, key.find('?'))));
 }
 
 Result<Source> ParseSource(std::string_view text) {
@@ -152,8 +156,8 @@ Result<Source> ParseSource(std::string_view text) {
       return Fail(Errc::kInvalid,
                   fmt::format("{}: remotes of rclone's configuration are not supported by this "
                               "version; use an s3://, "
-                              "https:// or file:// URL, or ./{} for a file of that name",
-                              text, text));
+                              "https:// or file:// URL, or ./ in front for a file of that name",
+                              text.substr(0, text.find('?'))));
     }
     out.path = text;
     return out;
