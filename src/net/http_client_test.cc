@@ -61,7 +61,9 @@ class Peer {
   void Reset() {
     const linger now{1, 0};
     setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-    fd_.Reset();
+    // The number stays taken: the server's destructor looks at it.
+    const os::UniqueFd nothing(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    dup3(nothing.get(), fd_.get(), O_CLOEXEC);
   }
   // Blocks until the client has gone.
   void WaitForClose() {
