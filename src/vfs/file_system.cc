@@ -49,7 +49,8 @@ struct FileSystem::Streams {
   struct Stream {
     snapshot::FileIndex next = 0;   // the file after the last one read
     snapshot::FileIndex ahead = 0;  // prefetched up to here
-    std::uint32_t in_order = 0;     // reads in a row
+    snapshot::FileIndex begin = 0;  // where it is being watched from
+    std::uint32_t read = 0;         // files read since, of those from begin to next
     bool missed = false;            // a miss has been seen: a warm cache starts nothing
     std::uint64_t used = 0;
   };
@@ -272,18 +273,27 @@ void FileSystem::Siblings(snapshot::FileIndex file, bool missed) {
     if (stream == nullptr) {
       stream = &*std::ranges::min_element(siblings_->streams, {}, &Streams::Stream::used);
       *stream = {};
-    } else if (file >= stream->next) {
-      ++stream->in_order;
     }
+    if (stream->used == 0) stream->begin = stream->next = file;
     stream->used = siblings_->clock;
     stream->next = std::max(stream->next, file + 1);
-    if (file + 1 > stream->next + 16) stream->next = file + 1;
+    stream->read = std::min(stream->read + 1, stream->next - stream->begin);
+    if (stream->next - stream->begin > 64) {  // what was long ago does not count
+      stream->begin = stream->next - 32;
+      stream->read = std::min<std::uint32_t>(stream->read / 2, 32);
+    }
     stream->missed |= missed;
-    if (!stream->missed || stream->in_order < 2) return;
-    // Within the limits of files and bytes ahead of the reader.
+    // In order: hardly a file is left out on the way. In a shuffled order now and then one lies
+    // near another, but most around it do not.
+    if (!stream->missed || stream->read < 3 ||
+        stream->read * 4 < (stream->next - stream->begin) * 3)
+      return;
+    // Within the limits of files and bytes ahead of the reader; few files at first.
+    const std::uint32_t files =
+        std::min(options_.prefetch_files, 8U << std::min(stream->read - 3, 10U));
     std::uint64_t bytes = 0;
     end = stream->next;
-    while (end < index_.file_count() && end - stream->next < options_.prefetch_files) {
+    while (end < index_.file_count() && end - stream->next < files) {
       const std::uint64_t size = index_.file(end).size;
       if (size >= cache::kLargeFile || bytes + size > options_.prefetch_bytes) break;
       bytes += size;
