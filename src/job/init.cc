@@ -47,6 +47,8 @@ void DropMountRights() {
   const std::string& dir = command.workdir.empty() ? command.cwd : command.workdir;
   if (::chdir(dir.c_str()) != 0) fail("\nthe working directory " + dir);
   if (isolation.abilities.namespaces != Abilities::Namespaces::kNone) DropMountRights();
+  // The init ends all that it can find; when it is killed itself, the kernel ends this much.
+  if (!isolation.pid_namespace) ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   for (int sig = 1; sig < NSIG; ++sig) ::signal(sig, SIG_DFL);
   for (const int sig : command.ignored_signals) ::signal(sig, SIG_IGN);
   sigset_t none;
@@ -65,8 +67,9 @@ void DropMountRights() {
   ::_exit(127);
 }
 
-/// All descendants of this process, for machines where it is not the PID 1 of a namespace.
-std::vector<pid_t> Descendants() {
+/// All descendants of this process but `spared` and its own, for machines where it is not the PID 1
+/// of a namespace.
+std::vector<pid_t> Descendants(pid_t spared) {
   std::multimap<pid_t, pid_t> children;
   const auto names = os::ListDir("/proc");
   if (!names) return {};
@@ -85,6 +88,7 @@ std::vector<pid_t> Descendants() {
     const pid_t parent = open.back();
     open.pop_back();
     for (auto [it, last] = children.equal_range(parent); it != last; ++it) {
+      if (it->second == spared) continue;
       found.push_back(it->second);
       open.push_back(it->second);
     }
@@ -93,22 +97,24 @@ std::vector<pid_t> Descendants() {
 }
 
 [[noreturn]] void End(const Isolation& isolation, int status) {
-  if (!isolation.pid_namespace) {
-    // With the namespace's PID 1 the kernel ends all that is in it; here everything has to be
-    // found. Orphans come to this process.
-    for (int rounds = 0; rounds < 100; ++rounds) {
-      const std::vector<pid_t> left = Descendants();
-      if (left.empty()) break;
-      for (const pid_t pid : left) ::kill(pid, SIGKILL);
-      while (::waitpid(-1, nullptr, WNOHANG) > 0) {
-      }
-      ::usleep(2000);
-    }
-  }
+  // With the namespace's PID 1 the kernel ends all that is in it.
+  if (!isolation.pid_namespace) EndDescendants(-1);
   ::_exit(status);
 }
 
 }  // namespace
+
+void EndDescendants(pid_t spared) {
+  for (int rounds = 0; rounds < 100; ++rounds) {
+    const std::vector<pid_t> left = Descendants(spared);
+    if (left.empty()) break;
+    for (const pid_t pid : left) {
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, WNOHANG);
+    }
+    ::usleep(2000);
+  }
+}
 
 void CloseOwnDescriptors(const std::vector<int>& keep) {
   const auto names = os::ListDir("/proc/self/fd");

@@ -43,6 +43,9 @@ struct Command {
 /// exec must not hold open what tells other processes, by its end, that leat is gone.
 void CloseOwnDescriptors(const std::vector<int>& keep);
 
+/// Kills all descendants of this process, which is their subreaper, but `spared` and its own.
+void EndDescendants(pid_t spared);
+
 struct Isolation {
   Abilities abilities;
   bool pid_namespace = false;
