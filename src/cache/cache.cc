@@ -40,9 +40,13 @@ struct Cache::Flights {
   std::map<std::array<std::uint64_t, 2>, std::shared_ptr<Flight>> by_id;
 };
 
+std::shared_ptr<MemoryFiles> MakeMemoryFiles(MemoryBudget& budget) {
+  return std::make_shared<MemoryFiles>(budget);
+}
+
 Cache::Cache(CacheOptions options)
     : options_(std::move(options)),
-      memory_(std::make_unique<MemoryFiles>(*options_.budget)),
+      memory_(options_.memory ? options_.memory : MakeMemoryFiles(*options_.budget)),
       flights_(std::make_unique<Flights>()),
       pool_(std::make_unique<ThreadPool>(options_.fetch_threads)) {
   if (options_.counts == nullptr) {
@@ -68,6 +72,7 @@ Cache::~Cache() { Shutdown(); }
 void Cache::Shutdown() {
   stop_.request_stop();
   pool_.reset();
+  if (disk_ != nullptr) disk_->Leave();
 }
 
 std::shared_ptr<Lease> Cache::Hold(std::string_view owner) {
@@ -80,6 +85,11 @@ std::optional<Data> Cache::FindSmall(const FileKey& key) {
     if (auto data = disk_->Find(key, &options_.counts->dropped)) return data;
   }
   return memory_->Find(key.id, 0);
+}
+
+void Cache::ForgetSmall(const FileKey& key) {
+  if (disk_ != nullptr) disk_->Forget(key, &options_.counts->dropped);
+  memory_->Forget(key.id, 0);
 }
 
 Result<Data> Cache::ReadSmall(const FileKey& key, Lease& lease, Fetcher& fetcher,
@@ -145,7 +155,7 @@ Result<Data> Cache::FetchSmall(const FileKey& key, Lease& lease, Fetcher& fetche
   });
   if (auto data = FindSmall(key)) return std::move(*data);
 
-  if (!options_.budget->Take(key.size, ctx)) return Fail(Errc::kCancelled, "cancelled");
+  if (!memory_->Take(key.size, ctx)) return Fail(Errc::kCancelled, "cancelled");
   struct Buffer {
     MemoryHold hold;
     std::unique_ptr<std::byte[]> bytes;

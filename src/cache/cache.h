@@ -92,13 +92,18 @@ struct CacheCounts {
   std::atomic<std::uint64_t> not_admitted{0};  ///< bytes that were fetched and found no room
 };
 
+class MemoryFiles;
+/// For CacheOptions::memory.
+std::shared_ptr<MemoryFiles> MakeMemoryFiles(MemoryBudget& budget);
+
 struct CacheOptions {
   std::string dir;  ///< made when missing; empty: no disk, everything passes through memory
-  std::uint64_t limit_bytes = 0;   ///< 0: half of what is free and what the cache holds
-  std::uint64_t limit_inodes = 0;  ///< 0: likewise
-  MemoryBudget* budget = nullptr;  ///< outlives the cache; for what is not on disk
-  CacheCounts* counts = nullptr;   ///< outlives the cache; may be null
-  std::size_t fetch_threads = 16;  ///< of large files
+  std::uint64_t limit_bytes = 0;        ///< 0: half of what is free and what the cache holds
+  std::uint64_t limit_inodes = 0;       ///< 0: likewise
+  MemoryBudget* budget = nullptr;       ///< outlives the cache; for what is not on disk
+  std::shared_ptr<MemoryFiles> memory;  ///< shared by the caches of one process; null: its own
+  CacheCounts* counts = nullptr;        ///< outlives the cache; may be null
+  std::size_t fetch_threads = 16;       ///< of large files
 };
 
 /// What a run's snapshot holds in the cache is not evicted while this lives (flock on
@@ -144,6 +149,9 @@ class Cache {
     options_.counts->hit_bytes.fetch_add(bytes, std::memory_order_relaxed);
   }
 
+  /// The bytes of a small file turned out to be unreadable: they are not here any more.
+  void ForgetSmall(const FileKey& key);
+
   /// A large file, whether anything of it is here or not. `fetcher` lives in the file.
   std::shared_ptr<LargeFile> OpenLarge(const FileKey& key, std::shared_ptr<Lease> lease,
                                        std::unique_ptr<Fetcher> fetcher);
@@ -156,8 +164,7 @@ class Cache {
   /// The folder for published trees; empty without a disk.
   std::string trees_dir() const;
 
-  /// Ends what is under way (reads get kCancelled) and waits for large files that are being
-  /// completed, a few seconds at most.
+  /// Ends what is under way (reads get kCancelled) and waits until it has ended.
   void Shutdown();
 
   static Result<CacheStat> Stat(const std::string& dir, std::uint64_t limit_bytes);
@@ -167,7 +174,6 @@ class Cache {
  private:
   friend class LargeFile;
   struct Flight;
-  class MemoryFiles;
 
   explicit Cache(CacheOptions options);
   Result<Data> FetchSmall(const FileKey& key, Lease& lease, Fetcher& fetcher,
@@ -176,7 +182,7 @@ class Cache {
   CacheOptions options_;
   std::string problem_;
   std::unique_ptr<CacheCounts> own_counts_;
-  std::unique_ptr<MemoryFiles> memory_;
+  std::shared_ptr<MemoryFiles> memory_;  // owned by all caches of the process
   std::unique_ptr<Disk> disk_;
   struct Flights;
   std::unique_ptr<Flights> flights_;
@@ -201,9 +207,11 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   Status Complete(std::uint64_t request, const CallContext& ctx);
 
   bool complete() const;
-  /// A descriptor of the complete, synced and verified file, for the kernel to read from; -1 where
-  /// it is not (yet) that.
-  int PassthroughFd();
+  /// A descriptor of the complete, synced and verified file, for the kernel to read from; none
+  /// where it is not (yet) that.
+  os::UniqueFd PassthroughFd();
+  /// The bytes of this range turned out to be unreadable: they are not here any more.
+  void Forget(std::uint64_t offset, std::uint64_t length);
   /// A second name for the complete file, for a tree of plain files. False: there is no such file,
   /// or `path` is on another file system.
   bool LinkTo(const std::string& path, mode_t mode, std::int64_t mtime_ns);

@@ -16,8 +16,12 @@
 #include <unordered_map>
 
 #include "base/log.h"
+#include "os/fault_guard.h"
 
 namespace leat::cache {
+
+using namespace std::chrono_literals;
+
 namespace {
 
 constexpr std::string_view kFormat = "leat cache 1\n";
@@ -48,6 +52,10 @@ std::vector<std::string> NamesIn(const std::string& path) {
   auto names = os::ListDir(path);
   return names ? std::move(*names) : std::vector<std::string>{};
 }
+
+constexpr std::int64_t kBackOff = 3'000'000'000;
+/// Of the steady clock, in nanoseconds.
+std::int64_t Now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
 
 /// Takes `bytes` off, not below zero: the counters are repaired when the cache is next opened
 /// alone.
@@ -154,12 +162,15 @@ Result<std::unique_ptr<Disk>> Disk::Open(const CacheOptions& options) {
   // One process at a time looks around and repairs.
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd opening,
                         os::Open(options.dir + "/opening.lock", O_RDWR | O_CREAT));
-  LEAT_RETURN_IF_ERROR(os::Flock(opening.get(), true, true));
+  if (!os::FlockWithin(opening.get(), true, 5s)) {
+    return Fail(Errc::kConflict,
+                options.dir + ": another process of leat that is stopped holds opening.lock");
+  }
   LEAT_ASSIGN_OR_RETURN(disk->in_use_, os::Open(options.dir + "/in-use.lock", O_RDWR | O_CREAT));
   const bool alone = os::Flock(disk->in_use_.get(), true, false).has_value();
   LEAT_ASSIGN_OR_RETURN(disk->locks_, os::Open(options.dir + "/locks", O_RDWR | O_CREAT));
   LEAT_RETURN_IF_ERROR(disk->Initialize(alone));
-  LEAT_RETURN_IF_ERROR(os::Flock(disk->in_use_.get(), false, true));
+  LEAT_RETURN_IF_ERROR(os::FlockWithin(disk->in_use_.get(), false, 5s));
 
   struct statvfs vfs;
   if (::statvfs(options.dir.c_str(), &vfs) != 0) return FailErrno(errno, options.dir);
@@ -217,6 +228,7 @@ Status Disk::Initialize(bool alone) {
   LEAT_ASSIGN_OR_RETURN(shared_map_,
                         os::Mapping::OfFile(state.get(), sizeof(Shared), PROT_READ | PROT_WRITE));
   shared_ = reinterpret_cast<Shared*>(shared_map_.data());
+  os::GuardMapping(shared_map_.data(), shared_map_.size());
   segments_ = std::vector<std::atomic<Segment*>>(kSegmentTable);
   if (alone && (rebuild || shared_->clean.load() != 1)) {
     std::memset(shared_map_.data(), 0, sizeof(Shared));
@@ -253,11 +265,17 @@ Status Disk::Initialize(bool alone) {
 }
 
 Disk::~Disk() {
-  if (shared_ == nullptr) return;
-  // Whoever is the last to leave says that the counters are right.
+  Leave();
+  if (shared_ != nullptr) os::UnguardMapping(shared_map_.data());
+}
+
+void Disk::Leave() {
+  if (shared_ == nullptr || !in_use_) return;
   const auto opening = os::Open(dir_ + "/opening.lock", O_RDWR);
-  if (opening && os::Flock(opening->get(), true, false) && os::Flock(in_use_.get(), true, false))
+  if (opening && os::Flock(opening->get(), true, false) && os::Flock(in_use_.get(), true, false)) {
     shared_->clean = 1;
+  }
+  in_use_.Reset();
 }
 
 std::uint64_t Disk::used_bytes() const { return shared_->used_bytes; }
@@ -282,21 +300,27 @@ std::shared_ptr<Lease> Disk::Hold(OwnerId owner) {
   const std::string path = fmt::format("{}/leases/{:016x}", dir_, owner);
   if (auto fd = os::Open(path, O_RDWR | O_CREAT)) {
     ::futimens(fd->get(), nullptr);
-    if (os::Flock(fd->get(), false, true)) lease->file_ = std::move(*fd);
+    // Eviction holds it for moments; a process that is stopped in the middle of one must not stop
+    // us.
+    if (os::FlockWithin(fd->get(), false, 2s)) lease->file_ = std::move(*fd);
   }
   leases_[owner] = lease;
   return lease;
 }
 
-void Disk::Adopt(OwnerId owner) {
+bool Disk::Adopt(OwnerId owner) {
   {
     const std::lock_guard lock(leases_mutex_);
     const auto it = leases_.find(owner);
-    if (it != leases_.end() && !it->second.expired()) return;
+    if (it != leases_.end()) {
+      if (const auto held = it->second.lock()) return held->held();
+    }
   }
   auto lease = Hold(owner);
+  if (!lease->held()) return false;
   const std::lock_guard lock(leases_mutex_);
   adopted_.push_back(std::move(lease));
+  return true;
 }
 
 // ---------------------------------------------------------------- small files
@@ -317,8 +341,8 @@ Segment* Disk::UseSegment(std::uint32_t number) {
     if (!owner || !fd) return nullptr;
     auto map = os::Mapping::OfFile(fd->get(), kSegmentBytes + 2 * kLargeFile, PROT_READ);
     if (!map) return nullptr;
-    Adopt(*owner);
-    if (!SegmentAlive(number)) return nullptr;  // evicted before the lease was ours
+    // Without its owner's lease, or after it was evicted, it is not there.
+    if (!Adopt(*owner) || !SegmentAlive(number)) return nullptr;
     auto made = std::make_unique<Segment>(std::move(*fd), std::move(*map), *owner);
     segment = made.get();
     owned_segments_.push_back(std::move(made));
@@ -338,23 +362,10 @@ std::optional<Data> Disk::Find(const FileKey& key, std::atomic<std::uint64_t>* d
     return std::nullopt;
   }
   const std::uint64_t begin = place->offset + sizeof(RecordHeader);
-  Verified* verified = verified_.load(std::memory_order_acquire);
-  if (verified == nullptr || verified->generation != index_->generation()) {
-    const std::lock_guard lock(verified_mutex_);
-    verified = verified_.load(std::memory_order_acquire);
-    if (verified == nullptr || verified->generation != index_->generation()) {
-      auto fresh = std::make_unique<Verified>();
-      fresh->generation = index_->generation();
-      fresh->bits = std::vector<std::atomic<std::uint64_t>>(index_->slots() / 64 + 1);
-      verified = fresh.get();
-      verified_owned_.push_back(std::move(fresh));
-      verified_.store(verified, std::memory_order_release);
-    }
-  }
-  const std::uint64_t word = place->slot / 64;
-  const std::uint64_t bit = 1ULL << (place->slot % 64);
-  const bool known = word < verified->bits.size();
-  if (known && (verified->bits[word].load(std::memory_order_acquire) & bit) != 0) {
+  std::atomic<std::uint64_t>& mark = VerifiedOf(*place).places[place->slot];
+  // Never 0: a segment has a number.
+  const std::uint64_t here = (static_cast<std::uint64_t>(place->segment) << 32) | place->offset;
+  if (mark.load(std::memory_order_acquire) == here) {
     return Data{{segment->map.data() + begin, key.size}, nullptr};
   }
   // pread, not the mapping: a disk that fails answers with an error here and with SIGBUS there.
@@ -371,8 +382,36 @@ std::optional<Data> Disk::Find(const FileKey& key, std::atomic<std::uint64_t>* d
     index_->Remove(key.id, *place);
     return std::nullopt;
   }
-  if (known) verified->bits[word].fetch_or(bit, std::memory_order_release);
+  mark.store(here, std::memory_order_release);
   return Data{bytes, buffer};
+}
+
+Disk::Verified& Disk::VerifiedOf(const Place& place) {
+  Verified* verified = verified_.load(std::memory_order_acquire);
+  if (verified != nullptr && verified->generation == place.generation) return *verified;
+  const std::lock_guard lock(verified_mutex_);
+  for (const auto& known : verified_owned_) {
+    if (known->generation == place.generation) return *known;
+  }
+  auto fresh = std::make_unique<Verified>();
+  fresh->generation = place.generation;
+  // A table only grows: the newest is as large as any that this place may be in.
+  fresh->places =
+      std::vector<std::atomic<std::uint64_t>>(std::max(index_->slots(), place.slot + 1));
+  verified_owned_.push_back(std::move(fresh));
+  Verified& made = *verified_owned_.back();
+  verified = verified_.load(std::memory_order_acquire);
+  if (verified == nullptr || verified->generation < made.generation) {
+    verified_.store(&made, std::memory_order_release);
+  }
+  return made;
+}
+
+void Disk::Forget(const FileKey& key, std::atomic<std::uint64_t>* dropped) {
+  const auto place = index_->Find(key.id);
+  if (!place) return;
+  index_->Remove(key.id, *place);
+  if (dropped != nullptr) dropped->fetch_add(1, std::memory_order_relaxed);
 }
 
 Result<std::uint32_t> Disk::NewSegment(OwnerId owner) {
@@ -434,8 +473,13 @@ Status Disk::Append(const FileKey& key, OwnerId owner, std::span<const std::byte
   LEAT_RETURN_IF_ERROR(os::PwriteAll(segment->fd.get(),
                                      {reinterpret_cast<const std::byte*>(&header), sizeof(header)},
                                      place.offset));
+  // Without an entry in the index the bytes are lost to the cache; the reader has them.
   const std::lock_guard lock(index_mutex_);
-  if (!LockBriefly(kInsertLock)) return {};  // the bytes are lost to the cache, the reader has them
+  if (Now() < no_inserts_until_) return {};
+  if (!LockBriefly(kInsertLock)) {
+    no_inserts_until_ = Now() + kBackOff;
+    return {};
+  }
   Status inserted = index_->Insert(key.id, place);
   Unlock(kInsertLock, 1);
   return inserted;
@@ -461,8 +505,7 @@ bool Disk::DiskHasRoom(std::uint64_t bytes) {
 }
 
 bool Disk::Reserve(std::uint64_t bytes, std::uint64_t inodes) {
-  if (!on()) return false;
-  if (bytes > limit_bytes_) return false;
+  if (!on() || bytes > limit_bytes_) return false;
   const auto fits = [&] {
     return shared_->used_bytes.load() + bytes <= limit_bytes_ &&
            shared_->used_inodes.load() + inodes <= limit_inodes_;
@@ -473,13 +516,19 @@ bool Disk::Reserve(std::uint64_t bytes, std::uint64_t inodes) {
     return true;
   };
   if (fits() && DiskHasRoom(bytes)) return take();
+  // What could be evicted was, a moment ago: looking through the whole folder again for every file
+  // would bring nothing.
+  if (Now() < no_room_until_) return false;
   const std::lock_guard lock(evict_mutex_);
   if (fits() && DiskHasRoom(bytes)) return take();
+  if (Now() < no_room_until_) return false;
   if (!TryLock(kEvictLock, 1)) return false;
   // A little more than needed, so that not every file has to ask.
   Evict(bytes + limit_bytes_ / 50, inodes + 16);
   Unlock(kEvictLock, 1);
-  return fits() && DiskHasRoom(bytes) ? take() : false;
+  if (fits() && DiskHasRoom(bytes)) return take();
+  no_room_until_ = Now() + kBackOff;
+  return false;
 }
 
 void Disk::Unreserve(std::uint64_t bytes, std::uint64_t inodes) {

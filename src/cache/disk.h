@@ -29,11 +29,12 @@ class Lease {
  public:
   explicit Lease(OwnerId owner) : owner_(owner) {}
   OwnerId owner() const { return owner_; }
+  bool held() const { return static_cast<bool>(file_); }
 
  private:
   friend class Disk;
   const OwnerId owner_;
-  os::UniqueFd file_;  ///< flock, shared
+  os::UniqueFd file_;  ///< flock, shared; none where it could not be had
 };
 
 /// A segment of small files, mapped whole; stays mapped as long as the Disk lives.
@@ -67,7 +68,12 @@ struct SumsHeader {
   std::array<char, 40> boot_id;
   std::uint64_t inode;
   std::int64_t ctime_s, ctime_ns;
-  char reserved[4096 - 7 * 8 - 40 - 3 * 8 - 8];
+  /// What the store promised of the whole: kind + 1 (0: nothing was told), length, bytes.
+  std::atomic<std::uint8_t> promised_kind;
+  std::uint8_t promised_size;
+  std::array<char, 32> promised;
+  /// The whole did not have what was promised: nobody may read it any more.
+  std::atomic<std::uint8_t> poisoned;
 };
 static_assert(sizeof(SumsHeader) <= 4096);
 inline constexpr std::uint64_t kSumsHeaderBytes = 4096;
@@ -87,11 +93,16 @@ class Disk {
   std::shared_ptr<Lease> Hold(OwnerId owner);
   /// Before using what another source's run left: takes its lease too. Once an owner; cheap
   /// afterwards.
-  void Adopt(OwnerId owner);
+  /// False: its lease cannot be had now, and nothing of that owner may be used.
+  bool Adopt(OwnerId owner);
+  /// This process writes no more: whoever is the last to leave says that the counters are right.
+  void Leave();
 
   /// Small files. Find verifies a record the first time this process sees it; `dropped` counts what
   /// did not verify.
   std::optional<Data> Find(const FileKey& key, std::atomic<std::uint64_t>* dropped);
+  /// The bytes of a small file turned out to be unreadable.
+  void Forget(const FileKey& key, std::atomic<std::uint64_t>* dropped);
   /// Room must have been reserved. Failures are told once and turn the disk off.
   Status Append(const FileKey& key, OwnerId owner, std::span<const std::byte> bytes);
 
@@ -148,6 +159,9 @@ class Disk {
 
   std::mutex index_mutex_;  // one inserter of this process at a time
   std::mutex evict_mutex_;
+  std::atomic<std::int64_t> no_room_until_{
+      0};  // steady clock; after an eviction that freed too little
+  std::atomic<std::int64_t> no_inserts_until_{0};  // likewise, after the lock was not to be had
   std::atomic<std::int64_t> room_known_{
       0};  // bytes that may be written before the disk is asked again
 
@@ -155,12 +169,13 @@ class Disk {
   std::vector<std::atomic<Segment*>> segments_;  // by number modulo the table's size
   std::vector<std::unique_ptr<Segment>> owned_segments_;
 
-  // Which small files this process has verified, by the index's slot, for one generation of the
-  // index.
+  // Which small files this process has verified: by the index's slot, for one generation of the
+  // index, where the record lies.
   struct Verified {
     std::uint64_t generation = 0;
-    std::vector<std::atomic<std::uint64_t>> bits;
+    std::vector<std::atomic<std::uint64_t>> places;
   };
+  Verified& VerifiedOf(const Place& place);
   std::mutex verified_mutex_;
   std::atomic<Verified*> verified_{nullptr};
   std::vector<std::unique_ptr<Verified>> verified_owned_;

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "os/fault_guard.h"
+
 namespace leat::cache {
 namespace {
 
@@ -37,6 +39,7 @@ struct Index::Table {
   os::UniqueFd fd;
   os::Mapping map;
   std::uint64_t mask = 0;
+  std::uint64_t generation = 0;  // how many tables this process had before
 
   Header& header() const { return *reinterpret_cast<Header*>(map.data()); }
   Slot& slot(std::uint64_t i) const {
@@ -46,7 +49,13 @@ struct Index::Table {
 
 Index::Index(std::string path, std::function<bool(std::uint32_t)> alive)
     : path_(std::move(path)), alive_(std::move(alive)) {}
-Index::~Index() = default;
+Index::~Index() {
+  for (const auto& table : tables_) os::UnguardMapping(table->map.data());
+}
+
+std::uint64_t Index::generation() const {
+  return table_.load(std::memory_order_acquire)->generation;
+}
 
 Result<std::unique_ptr<Index::Table>> Index::MapTable(const std::string& path) {
   static_assert(sizeof(Slot) == 32 && sizeof(Header) == 4096);
@@ -105,9 +114,10 @@ Result<std::unique_ptr<Index>> Index::Open(const std::string& path,
 
 void Index::Use(std::unique_ptr<Table> table) {
   const std::lock_guard lock(mutex_);
+  table->generation = tables_.size() + 1;
+  os::GuardMapping(table->map.data(), table->map.size());
   table_.store(table.get(), std::memory_order_release);
   tables_.push_back(std::move(table));
-  generation_.fetch_add(1, std::memory_order_acq_rel);
 }
 
 std::optional<Place> Index::Find(const Identity& id) const {
@@ -121,7 +131,7 @@ std::optional<Place> Index::Find(const Identity& id) const {
       continue;
     }
     const Place place{segment, slot.offset.load(std::memory_order_relaxed),
-                      slot.size.load(std::memory_order_relaxed), i & table.mask};
+                      slot.size.load(std::memory_order_relaxed), i & table.mask, table.generation};
     std::atomic_thread_fence(std::memory_order_acquire);
     if (slot.segment.load(std::memory_order_relaxed) != segment || !alive_(segment)) continue;
     return place;
@@ -168,6 +178,7 @@ Status Index::Insert(const Identity& id, const Place& place) {
 
 void Index::Remove(const Identity& id, const Place& place) {
   const Table& table = *table_.load(std::memory_order_acquire);
+  if (table.generation != place.generation) return;
   Slot& slot = table.slot(place.slot);
   std::uint32_t expected = place.segment;
   if (slot.id0.load(std::memory_order_relaxed) == id.word[0] &&
@@ -208,7 +219,7 @@ Status Index::Grow() {
     const std::uint32_t segment = slot.segment.load(std::memory_order_acquire);
     if (segment == 0 || !alive_(segment)) continue;
     Put(*table, Identity{{slot.id0.load(), slot.id1.load()}},
-        Place{segment, slot.offset.load(), slot.size.load(), 0}, alive_);
+        Place{segment, slot.offset.load(), slot.size.load(), 0, 0}, alive_);
   }
   if (::fdatasync(table->fd.get()) != 0 || ::rename((path_ + ".new").c_str(), path_.c_str()) != 0) {
     return FailErrno(errno, "enlarging the cache's index");

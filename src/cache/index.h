@@ -21,9 +21,9 @@ namespace leat::cache {
 struct Place {
   std::uint32_t segment = 0;  ///< never 0, never used twice
   std::uint32_t offset = 0;
-  std::uint32_t size = 0;  ///< of the file
-  std::uint64_t slot =
-      0;  ///< for marks of this process (which were verified); changes when the table grows
+  std::uint32_t size = 0;        ///< of the file
+  std::uint64_t slot = 0;        ///< for marks of this process: which were verified
+  std::uint64_t generation = 0;  ///< of the table that the slot is in
 };
 
 /// Lookups: no lock, no system call, any thread. Inserts: the caller holds a lock among threads and
@@ -48,8 +48,8 @@ class Index {
   std::uint64_t slots() const;
   /// Goes over to a larger table that another process has made. Cheap when there is none.
   void Refresh();
-  /// Changes whenever slots mean something else than before.
-  std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
+  /// Of the table in use now.
+  std::uint64_t generation() const;
 
  private:
   struct Slot;
@@ -70,7 +70,6 @@ class Index {
   std::vector<std::unique_ptr<Table>>
       tables_;  // readers may still be in an old one: they stay mapped
   std::atomic<Table*> table_{nullptr};
-  std::atomic<std::uint64_t> generation_{0};
 };
 
 }  // namespace leat::cache

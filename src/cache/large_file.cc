@@ -17,6 +17,7 @@
 #include "cache/cache.h"
 #include "cache/disk.h"
 #include "cache/memory_files.h"
+#include "os/fault_guard.h"
 
 namespace leat::cache {
 
@@ -54,7 +55,11 @@ struct LargeFile::OnDisk {
   os::UniqueFd data, sums_fd;
   os::Mapping data_map, sums_map;
   std::string path;
+  bool read_only = false;  // the data may not be written: a tree of plain files shares them
 
+  ~OnDisk() {
+    if (sums_map) os::UnguardMapping(sums_map.data());
+  }
   SumsHeader& header() const { return *reinterpret_cast<SumsHeader*>(sums_map.data()); }
   std::atomic<std::uint64_t>& sum(std::uint64_t block) const {
     return reinterpret_cast<std::atomic<std::uint64_t>*>(sums_map.data() + kSumsHeaderBytes)[block];
@@ -163,7 +168,10 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
     LEAT_ASSIGN_OR_RETURN(on->sums_fd, os::Open(path + ".sums", O_RDWR));
     auto data = os::Open(path, O_RDWR);
     // Complete files that a tree links to are read-only.
-    if (!data && data.error().code() == Errc::kDenied) data = os::Open(path, O_RDONLY);
+    if (!data && data.error().code() == Errc::kDenied) {
+      data = os::Open(path, O_RDONLY);
+      on->read_only = true;
+    }
     if (!data) return std::unexpected(data.error());
     on->data = std::move(*data);
     struct stat sums_st, data_st;
@@ -181,7 +189,10 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
         header.block != kBlock || header.header_sum != HeaderSum(header)) {
       return Fail(Errc::kCorrupt, path + " is damaged");
     }
-    disk->Adopt(header.owner);
+    if (header.poisoned != 0)
+      return Fail(Errc::kCorrupt, path + " was not what the store promised");
+    if (!disk->Adopt(header.owner)) return Fail(Errc::kConflict, path + " cannot be leased now");
+    os::GuardMapping(on->sums_map.data(), on->sums_map.size());
     // It may have been evicted before the lease was ours.
     if (::fstat(on->sums_fd.get(), &sums_st) != 0 || sums_st.st_nlink == 0)
       return FailErrno(ENOENT, path);
@@ -284,7 +295,7 @@ void LargeFile::Start(std::uint64_t offset, std::uint64_t length, std::uint64_t 
         b = flight->end - 1;
         continue;
       }
-      if (disk() == nullptr && cache_.memory_->Find(key_.id, b)) continue;
+      if (cache_.memory_->Find(key_.id, b)) continue;
       // All processes cut at the same places, so that each range is fetched by one of them.
       const std::uint64_t cut = (b / per_request + 1) * per_request;
       auto flight = std::make_shared<Flight>();
@@ -366,7 +377,7 @@ Status LargeFile::FetchMissing(Flight& flight) {
     while (end < flight.end && !Present(end)) ++end;
     const std::uint64_t bytes = std::min(end * kBlock, key_.size) - b * kBlock;
     OnDisk* on = UseDisk(true);
-    if (on != nullptr && cache_.disk_->Reserve(bytes, 0)) {
+    if (on != nullptr && !on->read_only && cache_.disk_->Reserve(bytes, 0)) {
       const Status fetched = FetchToDisk(*on, b, end);
       std::uint64_t unused = 0;
       for (std::uint64_t i = b; i < end; ++i) unused += Present(i) ? 0 : BlockBytes(i);
@@ -421,6 +432,13 @@ Status LargeFile::FetchToDisk(OnDisk& on, std::uint64_t first, std::uint64_t end
         return {};
       },
       CallContext{cache_.stop_.get_token(), CallContext::Clock::time_point::max()});
+  if (const auto expected = fetcher_->expected(); expected && on.header().promised_kind == 0) {
+    SumsHeader& header = on.header();
+    header.promised_size =
+        static_cast<std::uint8_t>(std::min(expected->value.size(), header.promised.size()));
+    std::memcpy(header.promised.data(), expected->value.data(), header.promised_size);
+    header.promised_kind = static_cast<std::uint8_t>(static_cast<int>(expected->kind) + 1);
+  }
   // Its writing begins now, so that the sync at the end finds little to do.
   ::sync_file_range(on.data.get(), static_cast<off_t>(first * kBlock),
                     static_cast<off_t>(position - first * kBlock), SYNC_FILE_RANGE_WRITE);
@@ -430,42 +448,54 @@ Status LargeFile::FetchToDisk(OnDisk& on, std::uint64_t first, std::uint64_t end
 }
 
 Status LargeFile::FetchToMemory(Flight& flight, std::uint64_t first, std::uint64_t end) {
-  std::uint64_t position = first * kBlock;
-  const std::uint64_t until = std::min(end * kBlock, key_.size);
-  std::shared_ptr<std::byte[]> buffer;
-  const Status fetched = fetcher_->Fetch(
-      position, until - position,
-      [&](std::span<const std::byte> piece) -> Status {
-        if (piece.size() > until - position)
-          return Fail(Errc::kCorrupt, "more bytes arrived than were asked for");
-        while (!piece.empty()) {
-          const std::uint64_t block = position / kBlock;
-          const std::uint64_t begin = position - block * kBlock;
-          if (begin == 0) buffer = std::make_shared_for_overwrite<std::byte[]>(BlockBytes(block));
-          const auto part =
-              piece.first(std::min<std::uint64_t>(BlockBytes(block) - begin, piece.size()));
-          std::memcpy(buffer.get() + begin, part.data(), part.size());
-          piece = piece.subspan(part.size());
-          position += part.size();
-          if (begin + part.size() < BlockBytes(block)) continue;
-          cache_.options_.counts->miss_bytes.fetch_add(BlockBytes(block),
-                                                       std::memory_order_relaxed);
-          cache_.options_.counts->not_admitted.fetch_add(BlockBytes(block),
-                                                         std::memory_order_relaxed);
-          const Data data{{buffer.get(), BlockBytes(block)}, buffer};
-          cache_.memory_->Put(key_.id, block, data);
-          const std::lock_guard lock(state_->mutex);
-          // Kept by the flight too until it lands, so that whoever waits gets it even if the memory
-          // is needed elsewhere.
-          flight.memory.emplace_back(block, data);
-          state_->progress.notify_all();
-        }
-        return {};
-      },
-      CallContext{cache_.stop_.get_token(), CallContext::Clock::time_point::max()});
-  if (fetched && position != until)
-    return Fail(Errc::kCorrupt, "fewer bytes arrived than were asked for");
-  return fetched;
+  constexpr std::uint64_t kPiece = 8;  // blocks for which memory is taken at a time
+  const CallContext ctx{cache_.stop_.get_token(), CallContext::Clock::time_point::max()};
+  for (; first < end; first = std::min(end, first + kPiece)) {
+    std::uint64_t position = first * kBlock;
+    const std::uint64_t until = std::min(std::min(end, first + kPiece) * kBlock, key_.size);
+    const std::uint64_t bytes = until - position;
+    if (!(flight.wanted ? cache_.memory_->Take(bytes, ctx) : cache_.memory_->TryTake(bytes))) {
+      return Fail(Errc::kCancelled, "readahead gives way");
+    }
+    MemoryHold hold(*cache_.options_.budget, bytes);
+    std::vector<std::pair<std::uint64_t, Data>> got;
+    std::shared_ptr<std::byte[]> buffer;
+    const Status fetched = fetcher_->Fetch(
+        position, bytes,
+        [&](std::span<const std::byte> piece) -> Status {
+          if (piece.size() > until - position) {
+            return Fail(Errc::kCorrupt, "more bytes arrived than were asked for");
+          }
+          while (!piece.empty()) {
+            const std::uint64_t block = position / kBlock;
+            const std::uint64_t begin = position - block * kBlock;
+            if (begin == 0) buffer = std::make_shared_for_overwrite<std::byte[]>(BlockBytes(block));
+            const auto part =
+                piece.first(std::min<std::uint64_t>(BlockBytes(block) - begin, piece.size()));
+            std::memcpy(buffer.get() + begin, part.data(), part.size());
+            piece = piece.subspan(part.size());
+            position += part.size();
+            if (begin + part.size() < BlockBytes(block)) continue;
+            auto& counts = *cache_.options_.counts;
+            counts.miss_bytes.fetch_add(BlockBytes(block), std::memory_order_relaxed);
+            counts.not_admitted.fetch_add(BlockBytes(block), std::memory_order_relaxed);
+            got.emplace_back(block, Data{{buffer.get(), BlockBytes(block)}, buffer});
+            const std::lock_guard lock(state_->mutex);
+            // Kept by the flight for a moment, so that whoever waits gets it even if its memory is
+            // needed elsewhere.
+            flight.memory.push_back(got.back());
+            if (flight.memory.size() > kPiece) flight.memory.erase(flight.memory.begin());
+            state_->progress.notify_all();
+          }
+          return {};
+        },
+        ctx);
+    hold.Release();
+    for (const auto& [block, data] : got) cache_.memory_->Put(key_.id, block, data);
+    LEAT_RETURN_IF_ERROR(Status(fetched));
+    if (position != until) return Fail(Errc::kCorrupt, "fewer bytes arrived than were asked for");
+  }
+  return {};
 }
 
 Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const CallContext& ctx) {
@@ -476,6 +506,9 @@ Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const C
   bool all_on_disk = true, waited = false;
   {
     const std::lock_guard lock(state_->mutex);
+    if (state_->poison.empty() && disk() != nullptr && disk()->header().poisoned != 0) {
+      state_->poison = "another process found that the bytes are not what the store promised";
+    }
     if (!state_->poison.empty()) return Fail(Errc::kCorrupt, state_->poison);
   }
   for (std::uint64_t b = first; b < end; ++b) {
@@ -526,8 +559,13 @@ Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const C
         all_on_disk = false;
         break;
       }
-      if (flight->done && !Present(b) && !flight->status)
-        return std::unexpected(flight->status.error());
+      if (flight->done && !Present(b) && !flight->status) {
+        // Readahead that gave way is nobody's failure: the reader asks itself.
+        const bool gave_way = flight->status.error().code() == Errc::kCancelled;
+        if (!gave_way || ctx.cancelled() || cache_.stop_.stop_requested()) {
+          return std::unexpected(flight->status.error());
+        }
+      }
       if (flight->done && !Present(b) && ++refused > 1000)
         return Fail(Errc::kUnavailable, "the block could not be fetched");
     }
@@ -540,9 +578,13 @@ Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const C
     const std::uint64_t from = std::max(offset, b * kBlock);
     const std::uint64_t to = std::min(offset + length, b * kBlock + BlockBytes(b));
     const std::span<const std::byte> block = in_memory[b - first].bytes;
-    const std::byte* source =
-        block.empty() ? disk()->data_map.data() + from : block.data() + (from - b * kBlock);
-    std::memcpy(copy.get() + (from - offset), source, to - from);
+    if (block.empty()) {
+      // pread, not the mapping: a disk that fails answers with an error here and with SIGBUS there.
+      const std::span<std::byte> out(copy.get() + (from - offset), to - from);
+      LEAT_RETURN_IF_ERROR(os::PreadAll(disk()->data.get(), out, from));
+    } else {
+      std::memcpy(copy.get() + (from - offset), block.data() + (from - b * kBlock), to - from);
+    }
   }
   return Data{{copy.get(), length}, copy};
 }
@@ -559,6 +601,10 @@ bool LargeFile::complete() const {
 Status LargeFile::Finalize() {
   OnDisk& on = *disk();
   if (on.Recorded()) return {};
+  {
+    const std::lock_guard guard(state_->mutex);
+    if (!state_->poison.empty()) return Fail(Errc::kCorrupt, state_->poison);
+  }
   const std::uint64_t lock = Disk::BlockLock(key_.id, kFinalizeLockBlock);
   if (!cache_.disk_->TryLock(lock, 1)) return {};  // another process is at it
   const os::Cleanup unlock([&] { cache_.disk_->Unlock(lock, 1); });
@@ -567,7 +613,13 @@ Status LargeFile::Finalize() {
     if (!Verify(b)) return Fail(Errc::kCorrupt, on.path + ": a block was damaged");
     if (cache_.stop_.stop_requested()) return Fail(Errc::kCancelled, "cancelled");
   }
-  if (const auto expected = fetcher_->expected()) {
+  std::optional<digest::Expected> expected = fetcher_->expected();
+  if (const SumsHeader& header = on.header(); !expected && header.promised_kind != 0) {
+    // Told to the process that fetched it.
+    expected = digest::Expected{static_cast<digest::Kind>(header.promised_kind - 1),
+                                std::string(header.promised.data(), header.promised_size)};
+  }
+  if (expected) {
     digest::Hasher hasher(expected->kind);
     std::vector<std::byte> buffer(kMiB);
     for (std::uint64_t at = 0; at < key_.size; at += buffer.size()) {
@@ -581,9 +633,16 @@ Status LargeFile::Finalize() {
       const std::string why =
           fmt::format("the bytes that arrived do not have the {} that the store promised",
                       digest::KindName(expected->kind));
-      ::unlink((on.path + ".sums").c_str());
-      ::unlink(on.path.c_str());
-      cache_.disk_->Unreserve(key_.size, 2);
+      // Whoever else has it open sees this; the names are taken away only if they are still this
+      // file's.
+      on.header().poisoned = 1;
+      struct stat mine, there;
+      if (::fstat(on.sums_fd.get(), &mine) == 0 &&
+          ::stat((on.path + ".sums").c_str(), &there) == 0 && mine.st_ino == there.st_ino) {
+        ::unlink((on.path + ".sums").c_str());
+        ::unlink(on.path.c_str());
+        cache_.disk_->Unreserve(key_.size, 2);
+      }
       const std::lock_guard guard(state_->mutex);
       state_->poison = why;
       return Fail(Errc::kCorrupt, why);
@@ -613,17 +672,28 @@ Status LargeFile::Complete(std::uint64_t request, const CallContext& ctx) {
   }
 }
 
-int LargeFile::PassthroughFd() {
+os::UniqueFd LargeFile::PassthroughFd() {
   OnDisk* on = disk();
-  if (on == nullptr || !complete()) return -1;
-  if (on->Recorded()) return on->data.get();
+  if (on == nullptr || !complete()) return {};
+  if (on->Recorded()) return os::UniqueFd(::fcntl(on->data.get(), F_DUPFD_CLOEXEC, 3));
   if (!state_->finalizing.exchange(true)) {
     cache_.pool_->Submit([self = shared_from_this()] {
       if (const Status finalized = self->Finalize(); !finalized) Debug(finalized.error().message());
       self->state_->finalizing = false;
     });
   }
-  return -1;
+  return {};
+}
+
+void LargeFile::Forget(std::uint64_t offset, std::uint64_t length) {
+  OnDisk* on = disk();
+  if (on == nullptr) return;
+  for (std::uint64_t b = offset / kBlock; b < blocks_ && b * kBlock < offset + length; ++b) {
+    if (on->sum(b).exchange(0) == 0) continue;
+    state_->verified[b / 64].fetch_and(~(1ULL << (b % 64)));
+    cache_.options_.counts->dropped.fetch_add(1, std::memory_order_relaxed);
+  }
+  state_->complete_until = 0;
 }
 
 bool LargeFile::LinkTo(const std::string& path, mode_t mode, std::int64_t mtime_ns) {

@@ -3,6 +3,7 @@
 #ifndef LEAT_CACHE_MEMORY_FILES_H_
 #define LEAT_CACHE_MEMORY_FILES_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>
@@ -17,8 +18,9 @@
 
 namespace leat::cache {
 
-/// Thread-safe. Holds half of the memory budget at most; what does not fit is not kept.
-class Cache::MemoryFiles {
+/// Thread-safe. Holds half of the memory budget at most; what does not fit is not kept. All caches
+/// of a process share one, so that none of them can hold memory that another waits for.
+class MemoryFiles {
  public:
   explicit MemoryFiles(MemoryBudget& budget) : budget_(budget), limit_(budget.total() / 2) {}
 
@@ -29,10 +31,7 @@ class Cache::MemoryFiles {
     const std::uint64_t bytes = data.bytes.size();
     if (bytes > limit_) return;
     while (held_ + bytes > limit_) DropOldest();
-    while (!budget_.TryTake(bytes)) {
-      if (entries_.empty()) return;
-      DropOldest();
-    }
+    if (!TakeOrDrop(bytes)) return;
     held_ += bytes;
     entries_.push_front({key, data});
     by_key_[key] = entries_.begin();
@@ -46,12 +45,42 @@ class Cache::MemoryFiles {
     return it->second->data;
   }
 
+  /// Takes `bytes` of the budget for a fetch, at the expense of what is kept; waits only for what
+  /// others have under way.
+  bool Take(std::uint64_t bytes, const CallContext& ctx) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (TakeOrDrop(bytes)) return true;
+    }
+    return budget_.Take(bytes, ctx);
+  }
+  bool TryTake(std::uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    return TakeOrDrop(bytes);
+  }
+
+  void Forget(const Identity& id, std::uint64_t block) {
+    const std::lock_guard lock(mutex_);
+    const auto it = by_key_.find({id.word[0], id.word[1], block});
+    if (it == by_key_.end()) return;
+    entries_.splice(entries_.end(), entries_, it->second);
+    DropOldest();
+  }
+
  private:
   using Key = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>;
   struct Entry {
     Key key;
     Data data;
   };
+
+  bool TakeOrDrop(std::uint64_t bytes) {
+    while (!budget_.TryTake(bytes)) {
+      if (entries_.empty()) return false;
+      DropOldest();
+    }
+    return true;
+  }
 
   void DropOldest() {
     const std::uint64_t bytes = entries_.back().data.bytes.size();

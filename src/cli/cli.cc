@@ -7,6 +7,7 @@
 #include <limits.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -258,7 +259,10 @@ int Main(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    Say(fmt::format("{} (leat {}--help)", error.what(), is_run ? "run " : ""));
+    // It may quote a word of ours: the query of a URL may be a secret.
+    std::string what = error.what();
+    if (what.find("://") != std::string::npos) what.resize(std::min(what.find('?'), what.size()));
+    Say(fmt::format("{} (leat {}--help)", what, is_run ? "run " : ""));
     return is_run ? kRunRefused : kUsage;
   }
   SetQuiet(common.quiet);

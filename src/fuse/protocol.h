@@ -20,6 +20,8 @@ inline constexpr std::uint64_t kInitHasResend = 1ULL << 39;
 
 inline constexpr std::uint32_t kOpenPassthrough = 1U << 7;
 inline constexpr std::int32_t kNotifyResend = 7;
+/// In the number of a request that is sent again.
+inline constexpr std::uint64_t kUniqueResend = 1ULL << 63;
 
 struct BackingMap {
   std::int32_t fd;

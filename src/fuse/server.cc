@@ -2,7 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -60,7 +61,9 @@ std::span<const std::byte> BytesOf(const T& value) {
   return {reinterpret_cast<const std::byte*>(&value), sizeof(T)};
 }
 
-void Reply(int fd, std::uint64_t unique, int error, std::span<const std::byte> first = {},
+/// False: the bytes could not be read. They come straight from the cache file's mapping, and where
+/// its disk fails the kernel says EFAULT here, so that nobody gets a SIGBUS.
+bool Reply(int fd, std::uint64_t unique, int error, std::span<const std::byte> first = {},
            std::span<const std::byte> second = {}) {
   fuse_out_header header = {};
   header.len = static_cast<std::uint32_t>(sizeof(header) + first.size() + second.size());
@@ -69,9 +72,22 @@ void Reply(int fd, std::uint64_t unique, int error, std::span<const std::byte> f
   const std::array<iovec, 3> parts = {{{&header, sizeof(header)},
                                        {const_cast<std::byte*>(first.data()), first.size()},
                                        {const_cast<std::byte*>(second.data()), second.size()}}};
-  // Bytes come straight from the cache file's mapping. Where its disk fails the kernel says EFAULT
-  // here, and nobody gets a SIGBUS.
-  if (::writev(fd, parts.data(), parts.size()) < 0 && errno == EFAULT) Reply(fd, unique, EIO);
+  return ::writev(fd, parts.data(), parts.size()) >= 0 || errno != EFAULT;
+}
+
+/// Whether a thread is about to be killed (or is gone): then nobody waits for its read. Any other
+/// signal is no reason to fail one.
+bool IsBeingKilled(std::uint32_t tid) {
+  const auto status = os::ReadFile("/proc/" + std::to_string(tid) + "/status", 64 * 1024);
+  if (!status) return true;
+  for (const char* field : {"\nSigPnd:\t", "\nShdPnd:\t"}) {
+    const std::size_t at = status->find(field);
+    if (at == std::string::npos) continue;
+    const std::uint64_t pending =
+        std::strtoull(status->c_str() + at + std::strlen(field), nullptr, 16);
+    if ((pending & (1ULL << (SIGKILL - 1))) != 0) return true;
+  }
+  return false;
 }
 
 /// The kinds of failure a read can have. That a reader was interrupted is its own doing; all else
@@ -83,8 +99,17 @@ int ErrnoOf(Errc code) { return code == Errc::kCancelled ? EINTR : EIO; }
 struct Server::State {
   std::mutex mutex;
   std::vector<std::thread> threads;  // guarded by mutex
-  std::unordered_map<std::uint64_t, std::stop_source>
-      waiting;  // requests that wait for bytes, by unique; guarded by mutex
+  /// Reads that wait for bytes, by unique; guarded by mutex.
+  struct Waiting {
+    std::stop_source stop;
+    std::uint32_t tid = 0;
+    bool interrupted = false;
+  };
+  std::unordered_map<std::uint64_t, Waiting> waiting;
+  std::jthread watcher;  // of interrupted reads, whose threads may yet be killed: the kernel does
+                         // not tell twice
+  std::array<std::mutex, 64>
+      open_mutexes;  // one of them held while it is decided how a file is opened
   std::atomic<int> idle{0};
   std::atomic<bool> begun{false};
   os::UniqueFd clone;
@@ -96,12 +121,13 @@ namespace {
 /// Everything that handling one request needs.
 class Handler {
  public:
-  Handler(const ServerOptions& options, int fd, const Request& request)
-      : options_(options), fs_(*options.fs), fd_(fd), in_(request) {}
+  Handler(const ServerOptions& options, std::array<std::mutex, 64>& open_mutexes, int fd,
+          const Request& request)
+      : options_(options), open_mutexes_(open_mutexes), fs_(*options.fs), fd_(fd), in_(request) {}
 
   void Fail(int error) const { Reply(fd_, in_.header.unique, error); }
-  void Ok(std::span<const std::byte> first = {}, std::span<const std::byte> second = {}) const {
-    Reply(fd_, in_.header.unique, 0, first, second);
+  bool Ok(std::span<const std::byte> bytes = {}) const {
+    return Reply(fd_, in_.header.unique, 0, bytes);
   }
 
   fuse_attr AttrOf(const vfs::Attributes& a) const {
@@ -142,6 +168,7 @@ class Handler {
   std::int32_t BackingId(vfs::Node node, OpenRecord& record) const;
 
   const ServerOptions& options_;
+  std::array<std::mutex, 64>& open_mutexes_;
   vfs::FileSystem& fs_;
   const int fd_;
   const Request& in_;
@@ -154,7 +181,10 @@ void Handler::Init() {
   if (in_.body.size() < 16) return Fail(EPROTO);
   fuse_init_out out = {};
   out.major = kMajor;
-  if (init.major > kMajor) return Ok(BytesOf(out));  // the kernel asks again with ours
+  if (init.major > kMajor) {
+    Ok(BytesOf(out));
+    return;
+  }  // the kernel asks again with ours
   if (init.major < kMajor || init.minor < 31) return Fail(EPROTO);
   std::uint64_t offered = init.flags;
   if ((init.flags & FUSE_INIT_EXT) != 0) offered |= static_cast<std::uint64_t>(init.flags2) << 32;
@@ -202,7 +232,10 @@ void Handler::Lookup() const {
   if (!node) {
     fuse_entry_out none = {};  // node 0: the kernel may remember that it is not there
     none.entry_valid = kForever;
-    return Ok(BytesOf(none));
+    {
+      Ok(BytesOf(none));
+      return;
+    }
   }
   Ok(BytesOf(EntryOf(*fs_.Stat(*node))));
 }
@@ -219,9 +252,9 @@ void Handler::GetAttr() const {
 std::int32_t Handler::BackingId(vfs::Node node, OpenRecord& record) const {
   const std::int32_t known = record.backing_id.load();
   if (known > 0) return known;
-  const int fd = fs_.PassthroughFd(node);
-  if (fd < 0) return -1;
-  BackingMap map = {fd, 0, 0};
+  const os::UniqueFd fd = fs_.PassthroughFd(node);
+  if (!fd) return -1;
+  BackingMap map = {fd.get(), 0, 0};
   const int id = ::ioctl(fd_, kIocBackingOpen, &map);
   if (id <= 0) return -1;
   // Kept for the connection's life: every open of the file must use the same.
@@ -239,6 +272,7 @@ void Handler::Open() const {
   if (!options_.opens.empty()) {
     OpenRecord& record = options_.opens[in_.header.nodeid % options_.opens.size()];
     // A file is either read by us or by the kernel, as long as anybody has it open.
+    const std::lock_guard lock(open_mutexes_[in_.header.nodeid % open_mutexes_.size()]);
     const bool may = options_.connection == nullptr || options_.connection->has_passthrough != 0;
     std::int32_t id = -1;
     if (may && record.plain_opens == 0) id = BackingId(in_.header.nodeid, record);
@@ -256,8 +290,11 @@ void Handler::Open() const {
 void Handler::Release() const {
   if (const auto release = in_.Argument<fuse_release_in>();
       release && release->fh == 0 && !options_.opens.empty()) {
+    // One that is sent again may have been counted by the server that died: rather one file that
+    // stays with us than two readers in each other's way.
     OpenRecord& record = options_.opens[in_.header.nodeid % options_.opens.size()];
-    if (record.plain_opens > 0) --record.plain_opens;
+    const std::lock_guard lock(open_mutexes_[in_.header.nodeid % open_mutexes_.size()]);
+    if ((in_.header.unique & kUniqueResend) == 0 && record.plain_opens > 0) --record.plain_opens;
   }
   Ok();
 }
@@ -321,7 +358,10 @@ void Handler::GetXattr() const {
   if (get->size == 0) {
     fuse_getxattr_out out = {};
     out.size = static_cast<std::uint32_t>(value->size());
-    return Ok(BytesOf(out));
+    {
+      Ok(BytesOf(out));
+      return;
+    }
   }
   if (value->size() > get->size) return Fail(ERANGE);
   Ok(AsBytes(*value));
@@ -336,7 +376,10 @@ void Handler::ListXattr() const {
   if (get->size == 0) {
     fuse_getxattr_out out = {};
     out.size = static_cast<std::uint32_t>(names.size());
-    return Ok(BytesOf(out));
+    {
+      Ok(BytesOf(out));
+      return;
+    }
   }
   if (names.size() > get->size) return Fail(ERANGE);
   Ok(AsBytes(names));
@@ -416,6 +459,29 @@ void Server::Loop() {
   }
 }
 
+bool Server::Interrupt(std::uint64_t unique) {
+  const std::lock_guard lock(state_->mutex);
+  const auto it = state_->waiting.find(unique);
+  // Not begun yet, or just answered: the kernel knows which, and asks again if need be.
+  if (it == state_->waiting.end()) return false;
+  if (IsBeingKilled(it->second.tid)) {
+    it->second.stop.request_stop();
+    return true;
+  }
+  it->second.interrupted = true;
+  if (state_->watcher.joinable()) return true;
+  state_->watcher = std::jthread([this](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      const std::lock_guard guard(state_->mutex);
+      for (auto& [id, waiting] : state_->waiting) {
+        if (waiting.interrupted && IsBeingKilled(waiting.tid)) waiting.stop.request_stop();
+      }
+    }
+  });
+  return true;
+}
+
 void Server::Handle(std::span<const std::byte> request) { HandleOn(options_.fd, request); }
 
 void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
@@ -423,7 +489,7 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
   if (bytes.size() < sizeof(in.header)) return;
   std::memcpy(&in.header, bytes.data(), sizeof(in.header));
   in.body = bytes.subspan(sizeof(in.header));
-  Handler handler(options_, fd, in);
+  Handler handler(options_, state_->open_mutexes, fd, in);
   const std::uint64_t unique = in.header.unique;
   switch (in.header.opcode) {
     case FUSE_INIT:
@@ -451,39 +517,49 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
     case FUSE_BATCH_FORGET:
       return;
     case FUSE_DESTROY:
-      return handler.Ok();
+      handler.Ok();
+      return;
     case FUSE_INTERRUPT: {
-      if (const auto interrupt = in.Argument<fuse_interrupt_in>()) {
-        const std::lock_guard lock(state_->mutex);
-        const auto it = state_->waiting.find(interrupt->unique);
-        if (it != state_->waiting.end()) {
-          it->second.request_stop();
-          return;
-        }
-      }
-      return handler.Fail(EAGAIN);  // not begun yet, or just answered: the kernel knows which, and
-                                    // asks again if need be
+      const auto interrupt = in.Argument<fuse_interrupt_in>();
+      if (!interrupt) return handler.Fail(EINVAL);
+      if (!Interrupt(interrupt->unique)) handler.Fail(EAGAIN);
+      return;
+      // asks again if need be
     }
     case FUSE_READ: {
       const auto read = in.Argument<fuse_read_in>();
       if (!read) return handler.Fail(EINVAL);
       const std::uint64_t length = std::min(read->size, kMaxRead);
-      if (const auto data = options_.fs->TryRead(in.header.nodeid, read->offset, length))
-        return handler.Ok(data->bytes);
+      if (const auto data = options_.fs->TryRead(in.header.nodeid, read->offset, length)) {
+        if (handler.Ok(data->bytes)) return;
+        options_.fs->Forget(in.header.nodeid, read->offset, length);
+      }
       // This thread is going to wait: another must be there to listen.
       if (state_->idle == 0) SpawnThread();
       std::stop_source stop;
       {
         const std::lock_guard lock(state_->mutex);
-        state_->waiting.emplace(unique, stop);
+        state_->waiting[unique] = {stop, in.header.pid, false};
       }
-      const auto data = options_.fs->Read(in.header.nodeid, read->offset, length,
-                                          {stop.get_token(), CallContext{}.deadline});
+      int error = EIO;
+      for (int attempt = 0; attempt < 2; ++attempt) {
+        const auto data = options_.fs->Read(in.header.nodeid, read->offset, length,
+                                            {stop.get_token(), CallContext{}.deadline});
+        error = data ? EIO : ErrnoOf(data.error().code());
+        if (!data) break;
+        if (handler.Ok(data->bytes)) {
+          error = 0;
+          break;
+        }
+        // The store has what the cache's disk cannot give any more.
+        options_.fs->Forget(in.header.nodeid, read->offset, length);
+      }
       {
         const std::lock_guard lock(state_->mutex);
         state_->waiting.erase(unique);
       }
-      return data ? handler.Ok(data->bytes) : handler.Fail(ErrnoOf(data.error().code()));
+      if (error != 0) handler.Fail(error);
+      return;
     }
     case FUSE_ACCESS: {
       const auto access = in.Argument<fuse_access_in>();

@@ -77,6 +77,7 @@ class Server {
   void Loop();
   void SpawnThread();
   void UseClone();
+  bool Interrupt(std::uint64_t unique);
   void HandleOn(int fd, std::span<const std::byte> request);
 
   const ServerOptions options_;

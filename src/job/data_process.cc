@@ -74,6 +74,7 @@ class DataProcess {
       : attachments_(attachments),
         options_(options),
         budget_(options.home.memory_bytes),
+        memory_(cache::MakeMemoryFiles(budget_)),
         served_(attachments.size()) {}
 
   void Run(Channel& channel) {
@@ -124,6 +125,7 @@ class DataProcess {
     const CallContext brief = CallContext{}.Within(std::chrono::seconds(4));
     for (Served& served : served_) {
       if (served.fs) served.fs->FinishFiles(brief);
+      if (served.cache) served.cache->Shutdown();
     }
   }
 
@@ -142,6 +144,7 @@ class DataProcess {
     cache.dir = options_.home.cache_dir;
     cache.limit_bytes = options_.home.cache_bytes;
     cache.budget = &budget_;
+    cache.memory = memory_;
     cache.counts = &board.cache;
     served.cache = cache::Cache::Open(cache);
     return {};
@@ -313,6 +316,7 @@ class DataProcess {
   const DataOptions& options_;
   Toolbox tools_;
   MemoryBudget budget_;
+  std::shared_ptr<cache::MemoryFiles> memory_;  // shared by all attachments' caches
   std::vector<Served> served_;
   std::once_flag no_cache_told_;
 };

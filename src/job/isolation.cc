@@ -60,7 +60,7 @@ class Builder {
     // /proc is the init's to mount where it has process numbers of its own.
     if (isolation_.pid_namespace && ::mkdir("/proc", 0555) != 0 && errno != EEXIST)
       return FailErrno(errno, "/proc");
-    LEAT_RETURN_IF_ERROR(Hide());
+    for (const std::string& path : isolation_.hidden) LEAT_RETURN_IF_ERROR(Hide(path));
     LEAT_RETURN_IF_ERROR(PlaceAttachments());
     for (const std::string& path : read_only_later_) LEAT_RETURN_IF_ERROR(os::SetReadOnlyAt(path));
     return os::SetReadOnlyAt("/");
@@ -185,6 +185,14 @@ class Builder {
                         attachment.result.how == AttachResult::How::kFuseOpens;
       if (fuse && isolation_.abilities.passthrough) os::SetReadahead(os::DeviceOf(trees_[i]), 1024);
       LEAT_RETURN_IF_ERROR(os::AttachTree(trees_[i], target));
+      // An attached folder may hold what the job must not see.
+      for (const std::string& hidden : isolation_.hidden) {
+        const std::string& source = attachment.result.path;
+        if (attachment.spec.source.kind == Source::Kind::kLocal &&
+            hidden.starts_with(source + "/")) {
+          LEAT_RETURN_IF_ERROR(Hide(target + hidden.substr(source.size())));
+        }
+      }
     }
     return {};
   }
@@ -246,14 +254,11 @@ class Builder {
     return PutDown(folder, entries);
   }
 
-  Status Hide() {
-    for (const std::string& path : isolation_.hidden) {
-      struct stat st;
-      if (::stat(path.c_str(), &st) != 0 || !S_ISDIR(st.st_mode)) continue;
-      LEAT_RETURN_IF_ERROR(os::MountTmpfs(path, "mode=555,size=4k"));
-      LEAT_RETURN_IF_ERROR(os::SetReadOnlyAt(path));
-    }
-    return {};
+  Status Hide(const std::string& path) {
+    struct stat st;
+    if (::stat(path.c_str(), &st) != 0 || !S_ISDIR(st.st_mode)) return {};
+    LEAT_RETURN_IF_ERROR(os::MountTmpfs(path, "mode=555,size=4k"));
+    return os::SetReadOnlyAt(path);
   }
 
   const std::vector<Attachment>& attachments_;

@@ -191,8 +191,8 @@ Result<Source> ParseSource(std::string_view text) {
     // The whole may be a presigned URL: nothing of its query gets into a message.
     auto url = net::ParseUrl(text);
     if (!url) return Fail(std::move(url), fmt::format("{}://...", lower));
-    out.origin = fmt::format("{}://{}{}{}", url->scheme, url->user_info,
-                             url->user_info.empty() ? "" : "@", url->Authority());
+    out.origin = fmt::format("{}://{}", url->scheme, url->Authority());
+    out.user_info = url->user_info;
     out.key = url->path.substr(1);
     if (!url->query.empty()) out.key += "?" + url->query;
     if (url->path == "/" || url->path.ends_with('/')) {

@@ -19,8 +19,9 @@ struct Source {
   std::string bucket;  ///< kS3
   std::string
       key;  ///< kS3: key or prefix, taken literally; kHttp: path and query after the origin's '/'
-  std::string origin;  ///< kHttp: "https://host:port"
-  std::string path;    ///< kLocal
+  std::string origin;     ///< kHttp: "https://host:port"
+  std::string user_info;  ///< kHttp: "user:password", for requests alone
+  std::string path;       ///< kLocal
 
   /// For messages: without what may be a secret.
   std::string ForMessages() const;

@@ -118,8 +118,12 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
                                                          *tools.http, *tools.clock));
   } else {
     remote->endpoint_ = spec.source.origin;
-    LEAT_ASSIGN_OR_RETURN(driver,
-                          store::http::MakeHttpStore({spec.source.origin, ""}, *tools.http));
+    store::http::HttpOptions http;
+    http.origin = spec.source.origin;
+    if (!spec.source.user_info.empty()) {
+      http.origin.insert(http.origin.find("//") + 2, spec.source.user_info + "@");
+    }
+    LEAT_ASSIGN_OR_RETURN(driver, store::http::MakeHttpStore(http, *tools.http));
   }
   remote->store_ = store::MakeRetrying(store::MakeCounted(std::move(driver), counts),
                                        &remote->policy_, *tools.clock, counts);

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <thread>
 
 namespace leat::os {
 
@@ -73,7 +74,8 @@ Result<std::string> ReadFile(const std::string& path, std::size_t max_bytes) {
 
 Status WriteFileAtomic(const std::string& path, std::string_view contents, mode_t mode) {
   const std::string temporary = path + ".tmp-" + std::to_string(::getpid());
-  LEAT_ASSIGN_OR_RETURN(const UniqueFd fd, Open(temporary, O_WRONLY | O_CREAT | O_TRUNC, mode));
+  LEAT_ASSIGN_OR_RETURN(const UniqueFd fd,
+                        Open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode));
   Cleanup remove([&] { ::unlink(temporary.c_str()); });
   LEAT_RETURN_IF_ERROR(PwriteAll(
       fd.get(), {reinterpret_cast<const std::byte*>(contents.data()), contents.size()}, 0));
@@ -182,6 +184,18 @@ Status Flock(int fd, bool exclusive, bool wait) {
     return FailErrno(errno, "locking");
   }
   return {};
+}
+
+Status FlockWithin(int fd, bool exclusive, std::chrono::milliseconds limit) {
+  const auto until = std::chrono::steady_clock::now() + limit;
+  for (auto pause = std::chrono::microseconds(200);;
+       pause = std::min(pause * 2, std::chrono::microseconds(20'000))) {
+    Status locked = Flock(fd, exclusive, false);
+    if (locked || locked.error().code() != Errc::kConflict ||
+        std::chrono::steady_clock::now() >= until)
+      return locked;
+    std::this_thread::sleep_for(pause);
+  }
 }
 
 bool TryLockRange(int fd, std::uint64_t start, std::uint64_t length) {

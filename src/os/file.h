@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -79,6 +80,8 @@ bool Exists(const std::string& path);  ///< lstat succeeds
 
 /// flock(2). Blocks unless `wait` is false, then kConflict when another holds it.
 Status Flock(int fd, bool exclusive, bool wait);
+/// Waits no longer than `limit` (kConflict): a peer that is stopped must not stop us.
+Status FlockWithin(int fd, bool exclusive, std::chrono::milliseconds limit);
 /// Open-file-description locks (fcntl(2)) on bytes [start, start + length): they end with the last
 /// copy of the descriptor, so also when the process is killed. False: somebody else holds some of
 /// them.

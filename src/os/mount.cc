@@ -55,8 +55,8 @@ Status MakeAllSlave() {
 }
 
 Status AttachTree(const UniqueFd& tree, const std::string& path) {
-  if (::syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, path.c_str(), MOVE_MOUNT_F_EMPTY_PATH) !=
-      0) {
+  if (::syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, path.c_str(),
+                MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS) != 0) {
     return FailErrno(errno, "mounting at " + path);
   }
   return {};

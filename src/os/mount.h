@@ -43,7 +43,8 @@ Result<FuseMount> NewFuseMount(const FuseMountOptions& options);
 Result<UniqueFd> FusermountMount(const std::string& dir, bool allow_other);
 Status FusermountUnmount(const std::string& dir);
 
-/// "0:45" of the file system that a descriptor is on, without asking its server; empty if that is not known.
+/// "0:45" of the file system that a descriptor is on, without asking its server; empty if that is
+/// not known.
 std::string DeviceOf(const UniqueFd& tree);
 /// The kernel's readahead of a file system, where that may be set.
 void SetReadahead(const std::string& device, unsigned kib);

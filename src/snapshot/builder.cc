@@ -1,5 +1,7 @@
 #include "snapshot/builder.h"
 
+#include <fmt/format.h>
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +14,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "snapshot/format.h"
 #include "snapshot/key_rules.h"
 
@@ -184,6 +187,13 @@ Builder::Builder(std::string store_identity, std::string prefix)
 Builder::~Builder() = default;
 
 Status Builder::Add(const store::ObjectInfo& info) {
+  // Tables are made after sizes that strangers name: no store has objects of this size.
+  constexpr std::uint64_t kLargestObject = 1ULL << 46;
+  if (info.size > kLargestObject) {
+    return Fail(Errc::kCorrupt,
+                fmt::format("the object \"{}\" is said to have {} bytes, which no store holds",
+                            Printable(info.key), info.size));
+  }
   Impl& impl = *impl_;
   if (!info.key.starts_with(impl.prefix)) {
     return Fail(Errc::kCorrupt,

@@ -317,16 +317,25 @@ void FileSystem::Prefetch(snapshot::FileIndex file) {
   });
 }
 
-int FileSystem::PassthroughFd(Node node) {
-  if (!IsFile(node) || index_.file(FileOf(node)).size < cache::kLargeFile) return -1;
-  const int fd = OpenLarge(FileOf(node))->file->PassthroughFd();
-  if (fd >= 0) {
+os::UniqueFd FileSystem::PassthroughFd(Node node) {
+  if (!IsFile(node) || index_.file(FileOf(node)).size < cache::kLargeFile) return {};
+  os::UniqueFd fd = OpenLarge(FileOf(node))->file->PassthroughFd();
+  if (fd) {
     // The kernel will not ask for these bytes.
     const std::uint64_t size = index_.file(FileOf(node)).size;
     options_.cache->CountHit(size);
     NoteRead(FileOf(node), size);
   }
   return fd;
+}
+
+void FileSystem::Forget(Node node, std::uint64_t offset, std::uint64_t length) {
+  if (!IsFile(node)) return;
+  if (index_.file(FileOf(node)).size >= cache::kLargeFile) {
+    OpenLarge(FileOf(node))->file->Forget(offset, length);
+  } else {
+    options_.cache->ForgetSmall(KeyOf(FileOf(node)));
+  }
 }
 
 void FileSystem::FinishFiles(const CallContext& ctx) {

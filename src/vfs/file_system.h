@@ -88,7 +88,10 @@ class FileSystem {
 
   /// A descriptor from which the kernel itself may read the whole file; -1 where it is not complete
   /// in the cache.
-  int PassthroughFd(Node file);
+  os::UniqueFd PassthroughFd(Node file);
+  /// What Read gave for this range could not be read after all (its disk failed): it is not in the
+  /// cache any more.
+  void Forget(Node file, std::uint64_t offset, std::uint64_t length);
   /// Syncs and verifies the large files that have become complete, so that the next start may hand
   /// them to the kernel.
   void FinishFiles(const CallContext& ctx);

@@ -114,7 +114,13 @@ void DataSupervisor::OnChannel() {
   const auto now = std::chrono::steady_clock::now();
   deaths_.push_back(now);
   while (now - deaths_.front() > 60s) deaths_.pop_front();
-  if (given_up_) return;
+  if (given_up_) {
+    // Nobody is left to answer: without these the kernel ends the reads instead of letting them
+    // wait.
+    for (job::Attachment& attachment : attachments_) attachment.device.Reset();
+    channel_.Close();
+    return;
+  }
   if (deaths_.size() >= kDeathsInAMinute) {
     given_up_ = true;
     Say(

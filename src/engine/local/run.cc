@@ -58,6 +58,18 @@ sigset_t HandledSignals() {
   return set;
 }
 
+/// A new file appears whole; what is no file (a terminal, a pipe, /dev/null) is written to, never
+/// replaced.
+Status WriteStats(const std::string& path, const std::string& json) {
+  struct stat st;
+  if (::stat(path.c_str(), &st) != 0 || S_ISREG(st.st_mode))
+    return os::WriteFileAtomic(path, json, 0644);
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_WRONLY));
+  if (::write(fd.get(), json.data(), json.size()) < 0)
+    return FailErrno(errno, "writing to " + path);
+  return {};
+}
+
 /// One run, from the sources to the exit status.
 class Supervisor {
  public:
@@ -271,7 +283,6 @@ class Supervisor {
     auto message = builder_.Receive();
     if (!message) {
       // Killed from outside, and with it the job.
-      if (init_ > 0) ::kill(init_, SIGKILL);
       Say("the job's init was killed");
       return 128 + SIGKILL;
     }
@@ -359,6 +370,7 @@ class Supervisor {
       siginfo_t info = {};
       if (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
       if (data_ && info.si_pid == data_->pid()) return;
+      if (info.si_pid == init_) init_ = -1;  // the number may belong to somebody else from now on
       ::waitpid(info.si_pid, nullptr, WNOHANG);
     }
   }
@@ -377,6 +389,8 @@ class Supervisor {
       ::kill(init_, SIGKILL);
       ::waitpid(init_, nullptr, 0);
     }
+    // An init that was killed has left its orphans to this process.
+    if (!isolation_.pid_namespace) job::EndDescendants(data_ ? data_->pid() : -1);
     if (data_) data_->Finish();
     RemoveMade();
     folder_.reset();
@@ -391,8 +405,7 @@ class Supervisor {
       const std::string json = StatsJson(attachments_, status, seconds);
       if (*options_.stats == "json") {
         [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, json.data(), json.size());
-      } else if (const Status written = os::WriteFileAtomic(*options_.stats, json, 0644);
-                 !written) {
+      } else if (const Status written = WriteStats(*options_.stats, json); !written) {
         Say(written.error().message());
       }
     }
@@ -422,6 +435,15 @@ class Supervisor {
 bool IsOurMount(const std::string& dir) {
   const auto text = os::ReadFile("/proc/self/mountinfo");
   if (!text) return false;
+  // Spaces and the like are written as \040.
+  std::string escaped;
+  for (const char c : dir) {
+    if (c == ' ' || c == '\t' || c == '\n' || c == '\\') {
+      escaped += fmt::format("\\{:03o}", static_cast<unsigned>(c));
+    } else {
+      escaped += c;
+    }
+  }
   bool ours = false;
   for (std::size_t begin = 0; begin < text->size();) {
     const std::size_t end = std::min(text->find('\n', begin), text->size());
@@ -429,8 +451,9 @@ bool IsOurMount(const std::string& dir) {
     begin = end + 1;
     std::string_view rest = line;
     for (int i = 0; i < 4; ++i) rest.remove_prefix(std::min(rest.find(' ') + 1, rest.size()));
-    if (rest.substr(0, rest.find(' ')) == dir)
+    if (rest.substr(0, rest.find(' ')) == escaped) {
       ours = line.find(" - fuse.leat leat ") != std::string_view::npos;
+    }
   }
   return ours;
 }
