@@ -130,11 +130,7 @@ Status CheckTogether(const MountSpec& spec) {
 
 std::string Source::ForMessages() const {
   if (kind != Kind::kHttp) return Printable(text);
-  std::string server = origin;  // without "user:password@"
-  const std::size_t begin = server.find("://") + 3;
-  if (const std::size_t at = server.rfind('@'); at != std::string::npos)
-    server.erase(begin, at + 1 - begin);
-  return Printable(fmt::format("{}/{}", server, key.substr(0, key.find('?'))));
+  return Printable(fmt::format("{}/{}", origin, key.substr(0, key.find('?'))));
 }
 
 Result<Source> ParseSource(std::string_view text) {
