@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -13,24 +14,37 @@ Result<std::uint64_t> ParseSize(std::string_view text) {
     return Fail(Errc::kInvalid,
                 fmt::format("\"{}\" is not a size (use 500M, 10G, 10Gi ...)", text));
   };
-  double value = 0;
-  const auto [end, ec] =
-      std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
-  if (ec != std::errc{} || value < 0 || !std::isfinite(value)) return bad();
-  std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  // What stands in front: digits, and maybe more of them behind a point.
+  const std::size_t digits = text.find_first_not_of("0123456789");
+  const std::size_t number =
+      digits < text.size() && text[digits] == '.'
+          ? std::min(text.find_first_not_of("0123456789", digits + 1), text.size())
+          : std::min(digits, text.size());
+  std::string_view unit = text.substr(number);
   if (!unit.empty() && unit.back() == 'B') unit.remove_suffix(1);
-  double factor = 1;
+  std::uint64_t factor = 1;
   if (!unit.empty()) {
     const std::size_t power =
         std::string_view("KMGT").find(unit.front() == 'k' ? 'K' : unit.front());
     if (power == std::string_view::npos) return bad();
     unit.remove_prefix(1);
     if (!unit.empty() && unit != "i") return bad();
-    factor = std::pow(unit.empty() ? 1000.0 : 1024.0, static_cast<double>(power + 1));
+    for (std::size_t i = 0; i <= power; ++i) factor *= unit.empty() ? 1000 : 1024;
   }
-  const double bytes = value * factor;
-  if (bytes >= 18446744073709551615.0) return bad();
-  return static_cast<std::uint64_t>(std::llround(std::min(bytes, 9.2e18)));
+  const char* const end = text.data() + number;
+  if (std::uint64_t whole = 0; number == std::min(digits, text.size())) {
+    const auto [last, ec] = std::from_chars(text.data(), end, whole);
+    std::uint64_t bytes = 0;
+    if (ec != std::errc{} || last != end || __builtin_mul_overflow(whole, factor, &bytes))
+      return bad();
+    return bytes;
+  }
+  double value = 0;
+  const auto [last, ec] = std::from_chars(text.data(), end, value, std::chars_format::fixed);
+  if (ec != std::errc{} || last != end) return bad();
+  const double bytes = value * static_cast<double>(factor);
+  if (!(bytes < 9.2e18)) return bad();
+  return static_cast<std::uint64_t>(std::llround(bytes));
 }
 
 std::string FormatBytes(std::uint64_t bytes) {

@@ -125,17 +125,19 @@ std::string Base64Encode(std::span<const std::byte> data) {
 
 std::optional<std::string> Base64Decode(std::string_view text) {
   if (text.size() % 4 != 0) return std::nullopt;
+  // EVP_DecodeBlock is content with white space around it, and with '=' anywhere.
+  const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
+  for (const char c : text.substr(0, text.size() - padding)) {
+    const bool known = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                       c == '+' || c == '/';
+    if (!known) return std::nullopt;
+  }
   std::string out(text.size() / 4 * 3 + 1, '\0');
   const int n = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
                                 reinterpret_cast<const unsigned char*>(text.data()),
                                 static_cast<int>(text.size()));
   if (n < 0) return std::nullopt;
-  auto size = static_cast<std::size_t>(n);
-  if (text.ends_with("=="))
-    size -= 2;
-  else if (text.ends_with("="))
-    size -= 1;
-  out.resize(size);
+  out.resize(static_cast<std::size_t>(n) - padding);
   return out;
 }
 
