@@ -94,7 +94,7 @@ class Builder {
     }
     std::vector<Entry> entries;
     for (const std::string& name : names) {
-      if (folder == "/" && name == "proc" && isolation_.pid_namespace) continue;
+      if (folder == "/" && name == "proc" && isolation_.pid_namespace && !needs_old_proc_) continue;
       struct stat st;
       const std::string path = folder + (folder.ends_with('/') ? "" : "/") + name;
       if (::lstat(path.c_str(), &st) != 0) continue;
@@ -265,6 +265,10 @@ class Builder {
   const std::vector<std::string>& mounted_dirs_;
   const Isolation& isolation_;
   Channel& channel_;
+  /// In a user namespace the kernel mounts a new /proc only where one is to be seen already; the new
+  /// one lies over it.
+  const bool needs_old_proc_ = isolation_.abilities.container ||
+                               isolation_.abilities.namespaces == Abilities::Namespaces::kUser;
   std::vector<os::UniqueFd> trees_;
   std::vector<std::string> read_only_later_;
 };
