@@ -189,7 +189,7 @@ Result<Data> Cache::FetchSmall(const FileKey& key, Lease& lease, Fetcher& fetche
   options_.counts->miss_bytes.fetch_add(key.size, std::memory_order_relaxed);
   const Data data{{buffer->bytes.get(), key.size}, buffer};
 
-  const std::uint64_t room = key.size + sizeof(RecordHeader);
+  const std::uint64_t room = RecordBytes(key.size);
   if (on_disk && disk_->Reserve(room, 0)) {
     const Status kept = disk_->Append(key, lease.owner(), data.bytes);
     if (kept) return data;

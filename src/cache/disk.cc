@@ -27,7 +27,6 @@ namespace {
 constexpr std::string_view kFormat = "leat cache 1\n";
 constexpr std::uint32_t kRecordMagic = 0x4345524cU;  // "LREC"
 constexpr std::uint64_t kSegmentTable = 65536;
-constexpr std::uint64_t kRecordAlign = 64;
 constexpr std::uint64_t kInsertLock = 0;
 constexpr std::uint64_t kEvictLock = 1;
 
@@ -67,6 +66,16 @@ void Subtract(std::atomic<std::uint64_t>& counter, std::uint64_t bytes) {
 
 }  // namespace
 
+const std::array<char, 40>& BootId() {
+  static const std::array<char, 40> id = [] {
+    std::array<char, 40> out = {};
+    const auto text = os::ReadFile("/proc/sys/kernel/random/boot_id", 4096);
+    if (text) std::memcpy(out.data(), text->data(), std::min<std::size_t>(text->size(), 36));
+    return out;
+  }();
+  return id;
+}
+
 OwnerId OwnerOf(std::string_view source) { return Identity::Of(source).word[0]; }
 std::string OwnerName(OwnerId owner) { return fmt::format("{:016x}", owner); }
 
@@ -76,7 +85,8 @@ struct Disk::Shared {
   std::atomic<std::uint64_t> used_bytes, used_inodes;
   std::atomic<std::uint32_t> next_segment;
   std::atomic<std::uint32_t> clean;  // the last to leave closed the door
-  char reserved[4096 - 24];
+  std::array<char, 40> boot;         // when this was true; it is never synced
+  char reserved[4096 - 24 - 40];
   std::atomic<std::uint32_t> alive[kSegmentTable];  // segment n lives: alive[n % size] == n
 };
 
@@ -230,7 +240,9 @@ Status Disk::Initialize(bool alone) {
   shared_ = reinterpret_cast<Shared*>(shared_map_.data());
   os::GuardMapping(shared_map_.data(), shared_map_.size());
   segments_ = std::vector<std::atomic<Segment*>>(kSegmentTable);
-  if (alone && (rebuild || shared_->clean.load() != 1)) {
+  if (alone && (rebuild || shared_->clean.load() != 1 || shared_->boot != BootId() ||
+                shared_->boot[0] == 0)) {
+    SweepHalves();
     std::memset(shared_map_.data(), 0, sizeof(Shared));
     std::uint64_t bytes = 0, inodes = 0;
     std::uint32_t next = 1;
@@ -245,6 +257,7 @@ Status Disk::Initialize(bool alone) {
     shared_->used_bytes = bytes;
     shared_->used_inodes = inodes;
     shared_->next_segment = next;
+    shared_->boot = BootId();
   }
   shared_->clean = 0;
 
@@ -428,6 +441,7 @@ Result<std::uint32_t> Disk::NewSegment(OwnerId owner) {
     }
     auto map = os::Mapping::OfFile(fd->get(), kSegmentBytes + 2 * kLargeFile, PROT_READ);
     if (!map) return Fail(std::move(map), "mapping a segment");
+    shared_->used_inodes += 1;
     const std::lock_guard lock(segments_mutex_);
     auto made = std::make_unique<Segment>(std::move(*fd), std::move(*map), owner);
     segments_[number % kSegmentTable].store(made.get(), std::memory_order_release);
@@ -457,14 +471,15 @@ Status Disk::Append(const FileKey& key, OwnerId owner, std::span<const std::byte
   Segment* segment;
   {
     const std::lock_guard lock(writer->mutex);
-    if (writer->segment == 0 || writer->position >= kSegmentBytes) {
+    // (it may have been evicted if its owner's lease was given up for a while)
+    if (writer->segment == 0 || writer->position >= kSegmentBytes ||
+        !SegmentAlive(writer->segment)) {
       LEAT_ASSIGN_OR_RETURN(writer->segment, NewSegment(owner));
       writer->position = 0;
     }
     place = {writer->segment, static_cast<std::uint32_t>(writer->position),
              static_cast<std::uint32_t>(key.size), 0};
-    writer->position +=
-        (sizeof(RecordHeader) + key.size + kRecordAlign - 1) / kRecordAlign * kRecordAlign;
+    writer->position += RecordBytes(key.size);
     segment = segments_[place.segment % kSegmentTable].load(std::memory_order_acquire);
   }
   RecordHeader header{kRecordMagic, place.size, key.id.word, digest::Xxh3(bytes), 0};
@@ -490,43 +505,59 @@ Status Disk::Append(const FileKey& key, OwnerId owner, std::span<const std::byte
 bool Disk::DiskHasRoom(std::uint64_t bytes) {
   if (room_known_.fetch_sub(static_cast<std::int64_t>(bytes)) > static_cast<std::int64_t>(bytes))
     return true;
-  struct statvfs vfs;
-  if (::statvfs(dir_.c_str(), &vfs) != 0) return false;
-  const auto fragment = static_cast<std::uint64_t>(vfs.f_frsize);
-  const std::uint64_t free = vfs.f_bavail * fragment;
-  const std::uint64_t keep = vfs.f_blocks * fragment / 20;  // 5 % of the disk stay free
-  if (free < keep + bytes) {
+  const std::uint64_t free = FreeBytes();
+  if (free < bytes) {
     room_known_ = 0;
     return false;
   }
-  room_known_ =
-      static_cast<std::int64_t>(std::min<std::uint64_t>((free - keep - bytes) / 4, 64 * kMiB));
+  room_known_ = static_cast<std::int64_t>(std::min<std::uint64_t>((free - bytes) / 4, 64 * kMiB));
   return true;
+}
+
+std::uint64_t Disk::FreeBytes() const {
+  struct statvfs vfs;
+  if (::statvfs(dir_.c_str(), &vfs) != 0) return 0;
+  const auto fragment = static_cast<std::uint64_t>(vfs.f_frsize);
+  const std::uint64_t free = vfs.f_bavail * fragment;
+  const std::uint64_t keep = vfs.f_blocks * fragment / 20;  // 5 % of the disk stay free
+  return free > keep ? free - keep : 0;
+}
+
+/// All or nothing, however many take at once.
+bool Disk::Take(std::uint64_t bytes, std::uint64_t inodes) {
+  const auto take = [](std::atomic<std::uint64_t>& used, std::uint64_t n, std::uint64_t limit) {
+    std::uint64_t now = used.load();
+    do {
+      if (n > limit || now > limit - n) return false;
+    } while (!used.compare_exchange_weak(now, now + n));
+    return true;
+  };
+  if (!take(shared_->used_bytes, bytes, limit_bytes_)) return false;
+  if (take(shared_->used_inodes, inodes, limit_inodes_)) return true;
+  Subtract(shared_->used_bytes, bytes);
+  return false;
 }
 
 bool Disk::Reserve(std::uint64_t bytes, std::uint64_t inodes) {
   if (!on() || bytes > limit_bytes_) return false;
-  const auto fits = [&] {
-    return shared_->used_bytes.load() + bytes <= limit_bytes_ &&
-           shared_->used_inodes.load() + inodes <= limit_inodes_;
-  };
   const auto take = [&] {
-    shared_->used_bytes += bytes;
-    shared_->used_inodes += inodes;
-    return true;
+    if (!Take(bytes, inodes)) return false;
+    if (DiskHasRoom(bytes)) return true;
+    Unreserve(bytes, inodes);
+    return false;
   };
-  if (fits() && DiskHasRoom(bytes)) return take();
+  if (take()) return true;
   // What could be evicted was, a moment ago: looking through the whole folder again for every file
   // would bring nothing.
   if (Now() < no_room_until_) return false;
   const std::lock_guard lock(evict_mutex_);
-  if (fits() && DiskHasRoom(bytes)) return take();
+  if (take()) return true;
   if (Now() < no_room_until_) return false;
   if (!TryLock(kEvictLock, 1)) return false;
   // A little more than needed, so that not every file has to ask.
-  Evict(bytes + limit_bytes_ / 50, inodes + 16);
+  Evict(bytes + limit_bytes_ / 50, inodes + 16, false);
   Unlock(kEvictLock, 1);
-  if (fits() && DiskHasRoom(bytes)) return take();
+  if (take()) return true;
   no_room_until_ = Now() + kBackOff;
   return false;
 }
@@ -549,7 +580,10 @@ std::vector<Disk::Unit> Disk::Units() const {
     if (!owner || !number) continue;
     unit.owner = *owner;
     unit.segment = *number;
-    unit.bytes = AllocatedBytes(st);
+    // As it was reserved, record by record.
+    unit.bytes =
+        std::min(AllocatedBytes(st), (static_cast<std::uint64_t>(st.st_size) + kRecordAlign - 1) /
+                                         kRecordAlign * kRecordAlign);
     unit.last_used = st.st_mtime;
     units.push_back(std::move(unit));
   }
@@ -579,8 +613,9 @@ std::vector<Disk::Unit> Disk::Units() const {
     Unit unit;
     unit.kind = Unit::Kind::kTree;
     unit.path = dir_ + "/trees/" + name.substr(0, name.size() - 6);
-    const TreeSize size = os::Exists(unit.path) ? RecordedSize(unit.path + ".lease")
-                                                : SizeOfTree(unit.path + ".part");
+    // A half-made one too counts for what was reserved for it.
+    TreeSize size = RecordedSize(unit.path + ".lease");
+    if (size.bytes == 0) size = SizeOfTree(unit.path + ".part");
     unit.bytes = size.bytes;
     unit.inodes = size.inodes;
     unit.last_used = MtimeOf(unit.path + ".lease");
@@ -598,6 +633,8 @@ std::uint64_t Disk::Remove(const Unit& unit) {
       break;
     }
     case Unit::Kind::kLarge:
+      // What a tree shares stays on the disk, and counted, as long as the tree.
+      if (struct stat st; ::lstat(unit.path.c_str(), &st) == 0 && st.st_nlink > 1) return 0;
       ::unlink((unit.path + ".sums").c_str());
       ::unlink(unit.path.c_str());
       break;
@@ -615,7 +652,23 @@ std::uint64_t Disk::Remove(const Unit& unit) {
   return unit.bytes;
 }
 
-std::uint64_t Disk::Evict(std::uint64_t bytes, std::uint64_t inodes) {
+/// A process that was killed may have left one of a large file's two files, or a beginning of
+/// them. Only when nobody else is here.
+void Disk::SweepHalves() {
+  for (const std::string& folder : NamesIn(dir_ + "/files")) {
+    const std::string in = dir_ + "/files/" + folder + "/";
+    for (const std::string& name : NamesIn(in)) {
+      const std::size_t dot = name.find('.');
+      const std::string other =
+          dot == std::string::npos ? in + name + ".sums" : in + name.substr(0, dot);
+      const bool whole = dot == std::string::npos || name.substr(dot) == ".sums";
+      if (!whole || !os::Exists(other)) ::unlink((in + name).c_str());
+    }
+  }
+}
+
+/// Removes what nobody uses until `bytes` and `inodes` are free, or `everything`.
+std::uint64_t Disk::Evict(std::uint64_t bytes, std::uint64_t inodes, bool everything) {
   std::vector<Unit> units = Units();
   // The owner that was used longest ago goes first, within it what was written first. A tree is an
   // owner of its own.
@@ -631,13 +684,14 @@ std::uint64_t Disk::Evict(std::uint64_t bytes, std::uint64_t inodes) {
   std::ranges::sort(units, [&](const Unit& a, const Unit& b) {
     return std::tuple(age(a), a.owner, a.last_used) < std::tuple(age(b), b.owner, b.last_used);
   });
-  std::uint64_t freed = 0, freed_inodes = 0;
+  std::uint64_t freed = 0;
   std::unordered_map<OwnerId, os::UniqueFd>
       locked;  // owners that nobody uses, held for the duration
   std::unordered_map<OwnerId, bool> in_use;
   const auto enough = [&] {
-    return freed >= bytes && freed_inodes >= inodes &&
-           shared_->used_bytes.load() + bytes <= limit_bytes_;
+    return !everything && shared_->used_bytes.load() + bytes <= limit_bytes_ &&
+           (limit_inodes_ < inodes || shared_->used_inodes.load() <= limit_inodes_ - inodes) &&
+           FreeBytes() >= bytes;
   };
   for (const Unit& unit : units) {
     if (enough()) break;
@@ -655,9 +709,7 @@ std::uint64_t Disk::Evict(std::uint64_t bytes, std::uint64_t inodes) {
       }
       locked[unit.owner] = std::move(*fd);
     }
-    const std::uint64_t gone = Remove(unit);
-    freed += gone;
-    if (gone != 0) freed_inodes += unit.inodes;
+    freed += Remove(unit);
   }
   room_known_ = 0;
   return freed;
@@ -708,7 +760,7 @@ Result<std::uint64_t> Disk::Clean(const std::string& dir, bool all) {
   const std::lock_guard lock(disk->evict_mutex_);
   if (!disk->LockBriefly(kEvictLock))
     return Fail(Errc::kConflict, dir + ": another process is making room there");
-  std::uint64_t freed = disk->Evict(UINT64_MAX, UINT64_MAX);
+  std::uint64_t freed = disk->Evict(0, 0, true);
   disk->Unlock(kEvictLock, 1);
   if (all) {
     for (const std::string& name : NamesIn(dir)) {

@@ -46,6 +46,13 @@ struct Segment {
 
 inline constexpr std::uint64_t kSegmentBytes = 128 * kMiB;
 
+/// Names this boot of the machine; zeros where it cannot be told. What was written during another
+/// one and not synced may have been lost.
+const std::array<char, 40>& BootId();
+
+/// What a file of `bytes` takes of the disk.
+constexpr std::uint64_t WholePages(std::uint64_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+
 /// In front of every small file's bytes in a segment.
 struct RecordHeader {
   std::uint32_t magic = 0;
@@ -55,6 +62,11 @@ struct RecordHeader {
   std::uint64_t header_sum = 0;  ///< XXH3 of the fields above
 };
 static_assert(sizeof(RecordHeader) == 40);
+inline constexpr std::uint64_t kRecordAlign = 64;
+/// What a small file takes of its segment.
+constexpr std::uint64_t RecordBytes(std::uint64_t size) {
+  return (sizeof(RecordHeader) + size + kRecordAlign - 1) / kRecordAlign * kRecordAlign;
+}
 
 /// First page of files/XX/ID.sums; the blocks' checksums (u64, 0: not here) follow it.
 struct SumsHeader {
@@ -144,7 +156,10 @@ class Disk {
   Result<std::uint32_t> NewSegment(OwnerId owner);
   bool LockBriefly(std::uint64_t byte);
   std::vector<Unit> Units() const;
-  std::uint64_t Evict(std::uint64_t bytes, std::uint64_t inodes);
+  void SweepHalves();
+  bool Take(std::uint64_t bytes, std::uint64_t inodes);
+  std::uint64_t FreeBytes() const;
+  std::uint64_t Evict(std::uint64_t bytes, std::uint64_t inodes, bool everything);
   std::uint64_t Remove(const Unit& unit);
   std::string SegmentPath(OwnerId owner, std::uint32_t segment) const;
   bool DiskHasRoom(std::uint64_t bytes);

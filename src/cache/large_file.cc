@@ -37,17 +37,6 @@ std::uint64_t HeaderSum(const SumsHeader& h) {
 /// 0 means "not here", so a checksum is never 0.
 std::uint64_t SumOf(std::uint64_t hash) { return hash == 0 ? 1 : hash; }
 
-std::array<char, 40> ReadBootId() {
-  std::array<char, 40> id = {};
-  const auto text = os::ReadFile("/proc/sys/kernel/random/boot_id", 4096);
-  if (text) std::memcpy(id.data(), text->data(), std::min<std::size_t>(text->size(), 36));
-  return id;
-}
-const std::array<char, 40>& BootId() {
-  static const std::array<char, 40> id = ReadBootId();
-  return id;
-}
-
 }  // namespace
 
 /// The two files of a large file that is (partly) on disk.
@@ -233,9 +222,9 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
     ::unlink(path.c_str());
   }
   if (!on && make) {
-    if (!disk->Reserve(sums_bytes, 2)) return nullptr;
+    if (!disk->Reserve(WholePages(sums_bytes), 2)) return nullptr;
     if (const Status made = create(); !made) {
-      disk->Unreserve(sums_bytes, 2);
+      disk->Unreserve(WholePages(sums_bytes), 2);
       disk->TurnOff(made.error());
       return nullptr;
     }
@@ -375,12 +364,12 @@ Status LargeFile::FetchMissing(Flight& flight) {
     }
     std::uint64_t end = b + 1;
     while (end < flight.end && !Present(end)) ++end;
-    const std::uint64_t bytes = std::min(end * kBlock, key_.size) - b * kBlock;
+    const std::uint64_t bytes = WholePages(std::min(end * kBlock, key_.size) - b * kBlock);
     OnDisk* on = UseDisk(true);
     if (on != nullptr && !on->read_only && cache_.disk_->Reserve(bytes, 0)) {
       const Status fetched = FetchToDisk(*on, b, end);
       std::uint64_t unused = 0;
-      for (std::uint64_t i = b; i < end; ++i) unused += Present(i) ? 0 : BlockBytes(i);
+      for (std::uint64_t i = b; i < end; ++i) unused += Present(i) ? 0 : WholePages(BlockBytes(i));
       cache_.disk_->Unreserve(unused, 0);
       if (fetched) {
         b = end;
@@ -641,7 +630,7 @@ Status LargeFile::Finalize() {
           ::stat((on.path + ".sums").c_str(), &there) == 0 && mine.st_ino == there.st_ino) {
         ::unlink((on.path + ".sums").c_str());
         ::unlink(on.path.c_str());
-        cache_.disk_->Unreserve(key_.size, 2);
+        cache_.disk_->Unreserve(WholePages(key_.size), 2);
       }
       const std::lock_guard guard(state_->mutex);
       state_->poison = why;

@@ -384,8 +384,14 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     const std::uint64_t bytes =
         index.total_bytes() - linked + 4096ULL * (index.file_count() + index.directory_count());
     const std::uint64_t inodes = index.file_count() + index.directory_count();
+    // What an earlier attempt reserved is reserved still, and said in the lease.
+    const std::uint64_t had_bytes = text_there ? text_there->bytes : 0;
+    const std::uint64_t had_inodes = text_there ? text_there->inodes : 0;
     if (in_cache) {
-      if (!options.cache->Reserve(bytes, inodes)) {
+      options.cache->Unreserve(had_bytes - std::min(had_bytes, bytes),
+                               had_inodes - std::min(had_inodes, inodes));
+      if (!options.cache->Reserve(bytes - std::min(had_bytes, bytes),
+                                  inodes - std::min(had_inodes, inodes))) {
         return Fail(
             Errc::kNoSpace,
             fmt::format("{}: mode=copy needs {} and {} files, more than the cache in {} may hold; "
@@ -404,10 +410,8 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     LeaseText text{bytes, inodes, BootId(), false};
     LEAT_RETURN_IF_ERROR(text.Write(tree.lease.get()));
     Copier copier(options, part);
-    if (const Status copied = copier.Run(ctx); !copied) {
-      if (in_cache) options.cache->Unreserve(bytes, inodes);
-      return std::unexpected(copied.error());
-    }
+    // Where it fails, what is there stays for the next attempt, or until it is evicted.
+    LEAT_RETURN_IF_ERROR(copier.Run(ctx));
     if (::rename(part.c_str(), path.c_str()) != 0) return FailErrno(errno, "publishing " + path);
     // On its way to the disk while the job runs. Until that is said in the lease, another boot does
     // not trust the tree.
