@@ -177,7 +177,10 @@ Abilities FindAbilities(const std::string& fuse_device) {
   // As root it needs no set-user-id bit, but mounting must be allowed at all.
   out.fusermount = !fusermount.empty() && os::Exists("/dev/fuse") &&
                    ::stat(fusermount.c_str(), &st) == 0 &&
-                   (::geteuid() == 0 ? admin : (st.st_mode & S_ISUID) != 0);
+                   (::geteuid() == 0 ? admin
+                                     : (st.st_mode & S_ISUID) != 0 &&
+                                           // it opens the device as the user
+                                           ::access("/dev/fuse", R_OK | W_OK) == 0);
   if (!out.fuse_direct && !out.fusermount) {
     out.no_fuse =
         !device ? fmt::format("{} cannot be opened ({})", fuse_device, std::strerror(device_error))
