@@ -15,6 +15,7 @@ for command in fusermount3 setpriv unshare fio rsync jq; do
   PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || { echo "$command is missing; install it: scripts/setup" >&2; exit 1; }
 done
 tests=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+LEAT=$(readlink -f "$LEAT") LEAT_BUILD=$(readlink -f "$LEAT_BUILD")
 unset "${!AWS_@}" CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY no_proxy \
   NO_PROXY XDG_DATA_HOME XDG_CACHE_HOME XDG_CONFIG_HOME LEAT_CACHE_DIR LEAT_CACHE_SIZE LEAT_MEMORY
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
@@ -179,3 +180,19 @@ wait_for() {
 noise() { openssl enc -aes-128-ctr -K "$(printf %s "${2##*/}" | md5sum | cut -c1-32)" -iv 0 -in /dev/zero 2>/dev/null | head -c "$1" >"$2" || true; }
 sum() { sha256sum <"$1" | cut -d' ' -f1; }
 sums() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum); }
+# as_user: from here on leat runs as somebody who is not root (nobody, where this is root), with a home and a FUSE device of his own.
+as_user() {
+  export USER_ID
+  USER_ID=$(id -u)
+  LEAT_PROGRAM=$LEAT
+  [ "$USER_ID" = 0 ] || return 0
+  USER_ID=65534
+  cp "$LEAT" "$T/leat"  # he need not be allowed to look into the checkout
+  LEAT_PROGRAM=$T/leat
+  mknod -m 666 "$T/fuse" c 10 229
+  export LEAT_FUSE_DEVICE=$T/fuse LEAT_HOME=$T/user/home
+  chown "$USER_ID:$USER_ID" "$HOME"
+  printf '#!/bin/sh\nexec setpriv --reuid=%s --regid=%s --clear-groups %s "$@"\n' "$USER_ID" "$USER_ID" "$T/leat" >"$T/as-user"
+  chmod 755 "$T/as-user"
+  LEAT=$T/as-user
+}
