@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "base/bytes.h"
@@ -317,7 +319,9 @@ Result<SnapshotFile> Remote::Save(snapshot::Builder& builder, const std::string&
   const std::string dir = tools_.home.snapshots_dir();
   std::string temporary;
   if (!name.empty() && !tools_.home.dir.empty() && os::MakeDirs(dir, 0700)) {
-    temporary = fmt::format("{}/.new-{}-{}", dir, ::getpid(), name);
+    // The same source may be attached twice by one process, side by side.
+    static std::atomic<unsigned> count{0};
+    temporary = fmt::format("{}/.new-{}-{}-{}", dir, ::getpid(), count++, name);
     if (auto fd = os::Open(temporary, O_RDWR | O_CREAT | O_TRUNC)) {
       out.file = std::move(*fd);
     } else {
@@ -347,8 +351,11 @@ Result<SnapshotFile> Remote::Save(snapshot::Builder& builder, const std::string&
     if (const auto names = os::ListDir(dir)) {
       for (const std::string& other : *names) {
         struct stat st;
-        if (other.starts_with(name) && ::stat((dir + "/" + other).c_str(), &st) == 0)
-          old.emplace_back(st.st_mtim, other);
+        if (::stat((dir + "/" + other).c_str(), &st) != 0) continue;
+        if (other.starts_with(name)) old.emplace_back(st.st_mtim, other);
+        // Of a process that was killed: no listing takes a day.
+        if (other.starts_with(".new-") && st.st_mtim.tv_sec < ::time(nullptr) - 86400)
+          ::unlink((dir + "/" + other).c_str());
       }
     }
     std::ranges::sort(old, [](const auto& a, const auto& b) {
