@@ -265,8 +265,8 @@ class Builder {
   const std::vector<std::string>& mounted_dirs_;
   const Isolation& isolation_;
   Channel& channel_;
-  /// In a user namespace the kernel mounts a new /proc only where one is to be seen already; the new
-  /// one lies over it.
+  /// In a user namespace the kernel mounts a new /proc only where one is to be seen already; the
+  /// new one lies over it.
   const bool needs_old_proc_ = isolation_.abilities.container ||
                                isolation_.abilities.namespaces == Abilities::Namespaces::kUser;
   std::vector<os::UniqueFd> trees_;
