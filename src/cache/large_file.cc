@@ -11,6 +11,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/log.h"
@@ -355,6 +356,7 @@ void LargeFile::Run(const std::shared_ptr<Flight>& flight) {
 }
 
 Status LargeFile::FetchMissing(Flight& flight) {
+  bool again = false;
   if (cache_.stop_.stop_requested()) return Fail(Errc::kCancelled, "cancelled");
   for (std::uint64_t b = flight.first; b < flight.end;) {
     UseDisk(false);
@@ -375,6 +377,8 @@ Status LargeFile::FetchMissing(Flight& flight) {
         b = end;
         continue;
       }
+      // Damage on the way does not come twice; what the store itself has wrong does.
+      if (fetched.error().code() == Errc::kCorrupt && !std::exchange(again, true)) continue;
       if (cache_.disk_->on()) return fetched;
       continue;  // the disk failed, not the store: what is missing goes to memory
     }

@@ -237,9 +237,21 @@ class Builder {
         if (errno != EEXIST) return errno;
         continue;
       }
-      if (on_host) (void)channel_.Send(MessageKind::kMade, 0, path);
+      if (on_host) (void)channel_.Send(MessageKind::kMade, 0, OnHost(path));
     }
     return 0;
+  }
+
+  /// Where the host has what the job sees at `path`: elsewhere, below an attached folder.
+  std::string OnHost(const std::string& path) const {
+    const Attachment* in = nullptr;
+    for (const Attachment& attachment : attachments_) {
+      const bool inside = path.starts_with(attachment.spec.target + "/");
+      if (inside && (in == nullptr || in->spec.target.size() < attachment.spec.target.size())) {
+        in = &attachment;
+      }
+    }
+    return in == nullptr ? path : in->result.path + path.substr(in->spec.target.size());
   }
 
   /// Puts a folder of ours, which holds all that `folder` holds, over it: so that a mount point can

@@ -39,13 +39,13 @@ class Readahead {
     if (stream == nullptr) {
       stream = &*std::ranges::min_element(streams_, {}, &Stream::used);
       *stream = Stream{};
-      stream->window = offset == 0 ? kFirstWindow : 0;
+      stream->window = offset == 0 ? std::min(kFirstWindow, max) : 0;
     } else if (!InSequence(*stream, offset, end)) {
       stream->used = clock_;
       stream->next = std::max(stream->next, end);
       return {};
     } else {
-      stream->window = std::clamp<std::uint64_t>(stream->window * 2, kFirstWindow, max);
+      stream->window = std::min(std::max(stream->window * 2, kFirstWindow), max);
     }
     stream->used = clock_;
     stream->next = std::max(stream->next, end);

@@ -283,6 +283,7 @@ class Supervisor {
     auto message = builder_.Receive();
     if (!message) {
       // Killed from outside, and with it the job.
+      job_ran_ = true;
       Say("the job's init was killed");
       return 128 + SIGKILL;
     }
@@ -316,6 +317,7 @@ class Supervisor {
         return missing ? 127 : 126;
       }
       case job::MessageKind::kExited: {
+        job_ran_ = true;
         const int status = static_cast<int>(message->number);
         return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
       }
@@ -396,6 +398,7 @@ class Supervisor {
     folder_.reset();
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+    if (!job_ran_) return;
     if (const std::string summary = Summary(attachments_); !summary.empty()) Note(summary);
     if (!options_.stats || options_.stats->empty()) return;
     if (*options_.stats == "text") {
@@ -429,6 +432,7 @@ class Supervisor {
   std::vector<int> pending_;  // signals that came before there was a job
   std::vector<std::string> made_;
   int stop_signal_ = 0;
+  bool job_ran_ = false;
   std::chrono::steady_clock::time_point began_ = {}, first_term_ = {};
 };
 
