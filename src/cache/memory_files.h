@@ -23,6 +23,9 @@ namespace leat::cache {
 class MemoryFiles {
  public:
   explicit MemoryFiles(MemoryBudget& budget) : budget_(budget), limit_(budget.total() / 2) {}
+  ~MemoryFiles() { budget_.Give(held_); }
+  MemoryFiles(const MemoryFiles&) = delete;
+  MemoryFiles& operator=(const MemoryFiles&) = delete;
 
   void Put(const Identity& id, std::uint64_t block, const Data& data) {
     const std::lock_guard lock(mutex_);
