@@ -174,7 +174,8 @@ TEST_F(CacheModel, BytesAreRightTheLimitHoldsAndWhatIsLeasedStays) {
       }
     }
     if (step % 20 != 0) continue;
-    ASSERT_LE(BytesOnDisk(dir_), limit + 64 * 1024) << "step " << step;
+    // (ext4 counts what it has set aside ahead of a growing file)
+    ASSERT_LE(BytesOnDisk(dir_), limit + 512 * 1024) << "step " << step;
     for (const auto& [o, lease] : held) {
       for (const std::uint64_t s : small[o]) {
         const auto data = cache->FindSmall(Small(s));
