@@ -18,6 +18,7 @@
 #include "auth/instance_metadata.h"
 #include "base/bytes.h"
 #include "testing/fake_clock.h"
+#include "testing/source_root.h"
 
 namespace leat::auth {
 namespace {
@@ -30,7 +31,7 @@ using ::testing::StartsWith;
 class MetadataServer {
  public:
   MetadataServer() {
-    const auto root = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+    const auto root = leat::testing::SourceRoot();
     std::string script = root / "tests/servers/metadata_server.py", python = "/usr/bin/python3";
     int in[2], out[2];
     if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) return;

@@ -11,6 +11,7 @@
 
 #include "cache/cache.h"
 #include "cache/disk.h"
+#include "testing/source_root.h"
 
 namespace leat::cache {
 namespace {
@@ -62,8 +63,7 @@ class GoldenCache : public ::testing::Test {
 };
 
 TEST_F(GoldenCache, EveryEntryOfVersion1IsFoundAndItsBytesAreRight) {
-  const fs::path golden =
-      fs::path(__FILE__).parent_path().parent_path().parent_path() / "tests/golden/cache/v1";
+  const fs::path golden = testing::SourceRoot() / "tests/golden/cache/v1";
   ASSERT_TRUE(fs::exists(golden)) << golden;
   char path[] = "/tmp/leat-golden-test-XXXXXX";
   const std::string root = ::mkdtemp(path);

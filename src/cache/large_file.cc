@@ -46,6 +46,7 @@ struct LargeFile::OnDisk {
   os::Mapping data_map, sums_map;
   std::string path;
   bool read_only = false;  // the data may not be written: a tree of plain files shares them
+  std::mutex write_mutex;
 
   ~OnDisk() {
     if (sums_map) os::UnguardMapping(sums_map.data());
@@ -53,6 +54,11 @@ struct LargeFile::OnDisk {
   SumsHeader& header() const { return *reinterpret_cast<SumsHeader*>(sums_map.data()); }
   std::atomic<std::uint64_t>& sum(std::uint64_t block) const {
     return reinterpret_cast<std::atomic<std::uint64_t>*>(sums_map.data() + kSumsHeaderBytes)[block];
+  }
+  /// One thread at a time: the others would wait for the inode's lock, and spin.
+  Status Write(std::span<const std::byte> bytes, std::uint64_t offset) {
+    const std::lock_guard lock(write_mutex);
+    return os::PwriteAll(data.get(), bytes, offset);
   }
   bool Recorded() const {
     struct stat st;
@@ -391,29 +397,33 @@ Status LargeFile::FetchMissing(Flight& flight) {
 Status LargeFile::FetchToDisk(OnDisk& on, std::uint64_t first, std::uint64_t end) {
   std::uint64_t position = first * kBlock;
   const std::uint64_t until = std::min(end * kBlock, key_.size);
-  digest::Xxh3Stream hash;
+  // Pieces of the network are small and end anywhere. Written block by block, a file system neither
+  // takes its lock for each nor makes zeros first for pages that come in two pieces.
+  thread_local std::vector<std::byte> buffer(kBlock);
   const Status fetched = fetcher_->Fetch(
       position, until - position,
       [&](std::span<const std::byte> piece) -> Status {
         if (piece.size() > until - position)
           return Fail(Errc::kCorrupt, "more bytes arrived than were asked for");
-        if (const Status written = os::PwriteAll(on.data.get(), piece, position); !written) {
-          cache_.disk_->TurnOff(written.error());
-          return written;
-        }
         bool finished = false;
         while (!piece.empty()) {
           const std::uint64_t block = position / kBlock;
-          const std::uint64_t rest = block * kBlock + BlockBytes(block) - position;
-          const auto part = piece.first(std::min<std::uint64_t>(rest, piece.size()));
-          hash.Update(part);
+          const std::uint64_t begin = position - block * kBlock;
+          const auto part =
+              piece.first(std::min<std::uint64_t>(BlockBytes(block) - begin, piece.size()));
+          std::memcpy(buffer.data() + begin, part.data(), part.size());
           piece = piece.subspan(part.size());
           position += part.size();
-          if (part.size() < rest) continue;
+          if (begin + part.size() < BlockBytes(block)) continue;
+          const std::span<const std::byte> whole(buffer.data(), BlockBytes(block));
+          const std::uint64_t sum = SumOf(digest::Xxh3(whole));
+          if (const Status written = on.Write(whole, block * kBlock); !written) {
+            cache_.disk_->TurnOff(written.error());
+            return written;
+          }
           state_->verified[block / 64].fetch_or(1ULL << (block % 64), std::memory_order_release);
-          on.sum(block).store(SumOf(hash.Finish()), std::memory_order_release);
-          cache_.options_.counts->miss_bytes.fetch_add(BlockBytes(block),
-                                                       std::memory_order_relaxed);
+          on.sum(block).store(sum, std::memory_order_release);
+          cache_.options_.counts->miss_bytes.fetch_add(whole.size(), std::memory_order_relaxed);
           finished = true;
         }
         if (finished) {

@@ -91,19 +91,6 @@ std::uint64_t Xxh3(std::span<const std::byte> data) {
   return XXH3_64bits(data.data(), data.size());
 }
 
-Xxh3Stream::Xxh3Stream() : state_(XXH3_createState()) {
-  XXH3_64bits_reset(static_cast<XXH3_state_t*>(state_));
-}
-Xxh3Stream::~Xxh3Stream() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
-void Xxh3Stream::Update(std::span<const std::byte> data) {
-  XXH3_64bits_update(static_cast<XXH3_state_t*>(state_), data.data(), data.size());
-}
-std::uint64_t Xxh3Stream::Finish() {
-  const std::uint64_t hash = XXH3_64bits_digest(static_cast<XXH3_state_t*>(state_));
-  XXH3_64bits_reset(static_cast<XXH3_state_t*>(state_));
-  return hash;
-}
-
 std::uint32_t Crc32c(std::span<const std::byte> data, std::uint32_t before) {
   // ISA-L takes an int length and leaves both inversions to the caller.
   std::uint32_t crc = ~before;

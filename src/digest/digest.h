@@ -38,21 +38,6 @@ class Hasher {
 Sha256 HashSha256(std::span<const std::byte> data);
 std::string HmacSha256(std::string_view key, std::string_view data);  ///< 32 bytes
 std::uint64_t Xxh3(std::span<const std::byte> data);
-/// The same in pieces. Not thread-safe.
-class Xxh3Stream {
- public:
-  Xxh3Stream();
-  ~Xxh3Stream();
-  Xxh3Stream(const Xxh3Stream&) = delete;
-  Xxh3Stream& operator=(const Xxh3Stream&) = delete;
-
-  void Update(std::span<const std::byte> data);
-  /// The hash of all since the last Finish (or construction); begins anew.
-  std::uint64_t Finish();
-
- private:
-  void* state_;
-};
 std::uint32_t Crc32c(std::span<const std::byte> data, std::uint32_t before = 0);
 
 /// Standard base64 with padding; Decode gives nullopt for anything else.

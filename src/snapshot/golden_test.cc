@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "snapshot/test_snapshots.h"
+#include "testing/source_root.h"
 
 namespace leat::snapshot {
 namespace {
@@ -74,9 +75,7 @@ std::vector<Golden> All() {
 }
 
 std::filesystem::path FileOf(const Golden& golden) {
-  const std::filesystem::path root =
-      std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
-  return root / "tests/golden/snapshot/v1" / (golden.name + ".snap");
+  return leat::testing::SourceRoot() / "tests/golden/snapshot/v1" / (golden.name + ".snap");
 }
 
 std::string ReadWhole(const std::filesystem::path& path) {

@@ -28,6 +28,7 @@ struct Range {
   double pages = 0;                ///< listed in it so far, in full ones
   double guess = kUnknown;         ///< pages in it, from what it was cut from
   bool probing = true;             ///< its first page is not here yet
+  bool done = false;               ///< its last page is here
 };
 
 class Listing {
@@ -157,6 +158,7 @@ Result<bool> Listing::ListPage(Range& range) {
     if (page.truncated) range.at = std::move(page.next_after);
     range.pages += static_cast<double>(page.objects.size()) / static_cast<double>(page_size_);
     range.probing = false;
+    range.done = last;  // from this moment on nobody may cut it
     kept_ += page.objects.size();
   }
   const std::lock_guard lock(building_);
@@ -238,6 +240,7 @@ Range* Listing::TakeWork() {
     double best_pages = 3;  // less is not worth a cut
     std::string cut;
     for (Range& r : ranges_) {
+      if (r.done) continue;
       const auto hints = HintsIn(r);
       if (may_follow_hints && !hints.empty()) {
         // Blocks have some thousand files.

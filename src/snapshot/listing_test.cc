@@ -338,6 +338,20 @@ TEST(Listing, ProgressCountsUpToAllObjectsOneCallAtATime) {
   EXPECT_EQ(last, 20'000U);
 }
 
+TEST(Listing, ARangeWhoseLastPageIsBeingKeptIsNotCut) {
+  for (int round = 0; round < 10; ++round) {
+    ListedStore store(Flat(1000), 50);
+    std::uint64_t kept = 0;
+    ListingOptions options;
+    options.on_progress = [&](std::uint64_t n) {
+      kept = n;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    };
+    ExtraRequests(store, "", 50, options);
+    EXPECT_EQ(kept, 1000U) << "a page was kept twice";
+  }
+}
+
 Status Spoiled(const std::function<void(const std::string&, store::ListPage&)>& spoil,
                std::string_view prefix = "") {
   ListedStore store(Flat(5000, "p/", 6), 100);

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -107,11 +108,15 @@ class Copier {
   std::uint64_t own_bytes() const { return own_bytes_; }
 
  private:
-  /// A large file whose ranges are being fetched side by side.
+  /// A large file whose ranges are being fetched side by side. While it is under way its bytes are
+  /// followed by the size of a range and one byte a range, 1 when it is there: so a killed copy is
+  /// gone on with.
   struct Large {
     os::UniqueFd fd;
+    bool resumed = false;                   // an earlier attempt left the file
     std::atomic<std::uint64_t> missing{0};  // ranges
     std::unique_ptr<snapshot::EntryReader> reader;
+    std::mutex turn;  // to write
   };
   struct Item {
     snapshot::FileIndex file;
@@ -160,9 +165,17 @@ class Copier {
       }
       auto large = std::make_unique<Large>();
       large->reader = std::make_unique<snapshot::EntryReader>(options_.content, f);
-      large->missing = (size + options_.request - 1) / options_.request;
+      const std::string there = RangesThere(FilePath(f), size);
+      large->resumed = !there.empty();
       for (std::uint64_t at = 0; at < size; at += options_.request) {
-        ranges.push_back({f, at, std::min(options_.request, size - at), large.get()});
+        const std::uint64_t length = std::min(options_.request, size - at);
+        // The last one is always fetched: with it comes the checksum of the whole.
+        if (large->resumed && at + length < size && there[at / options_.request] == 1) {
+          done_ += length;
+          continue;
+        }
+        ++large->missing;
+        ranges.push_back({f, at, length, large.get()});
       }
       own_bytes_ += size;
       larges_.push_back(std::move(large));
@@ -200,25 +213,44 @@ class Copier {
         done_ += size;
       } else {
         snapshot::EntryReader reader(options_.content, file);
-        LEAT_RETURN_IF_ERROR(ReadTo(reader, fd.get(), 0, size, ctx));
+        LEAT_RETURN_IF_ERROR(ReadTo(reader, fd.get(), 0, size, nullptr, ctx));
       }
     }
     return Finish(fd.get(), file);
   }
 
+  /// Gathers what the network brings in small pieces: a file system takes its lock for every write,
+  /// and makes zeros first for a page that is written in two. `turn` is held while writing: threads
+  /// that write to one file would spin for that lock.
   Status ReadTo(snapshot::EntryReader& reader, int fd, std::uint64_t offset, std::uint64_t length,
-                const CallContext& ctx) {
+                std::mutex* turn, const CallContext& ctx) {
+    thread_local std::vector<std::byte> buffer(256 * kKiB);
     for (int attempt = 0;; ++attempt) {
       std::uint64_t at = offset;
-      const Status read = reader.Read(
+      std::size_t held = 0;
+      const auto write = [&]() -> Status {
+        std::unique_lock<std::mutex> lock;
+        if (turn != nullptr) lock = std::unique_lock(*turn);
+        LEAT_RETURN_IF_ERROR(os::PwriteAll(fd, std::span(buffer).first(held), at));
+        at += held;
+        done_ += held;
+        held = 0;
+        return {};
+      };
+      Status read = reader.Read(
           offset, length,
           [&](std::span<const std::byte> piece) -> Status {
-            LEAT_RETURN_IF_ERROR(os::PwriteAll(fd, piece, at));
-            at += piece.size();
-            done_ += piece.size();
+            while (!piece.empty()) {
+              const auto part = piece.first(std::min(piece.size(), buffer.size() - held));
+              std::memcpy(buffer.data() + held, part.data(), part.size());
+              held += part.size();
+              piece = piece.subspan(part.size());
+              if (held == buffer.size()) LEAT_RETURN_IF_ERROR(write());
+            }
             return {};
           },
           ctx);
+      if (read) read = write();
       // Damage on the way does not come twice.
       if (read || read.error().code() != Errc::kCorrupt || attempt > 0) return read;
       done_ -= at - offset;
@@ -229,24 +261,56 @@ class Copier {
     return {cache::Identity::Of(content_.IdentityOf(file)), index_.file(file).size};
   }
 
+  std::uint64_t RangeCount(std::uint64_t size) const {
+    return (size + options_.request - 1) / options_.request;
+  }
+
+  /// Which ranges of a large file an earlier attempt brought, a byte each; empty when none can be
+  /// used.
+  std::string RangesThere(const std::string& path, std::uint64_t size) const {
+    std::string tail(sizeof(std::uint64_t) + RangeCount(size), '\0');
+    struct stat st;
+    const auto fd = os::Open(path, O_RDONLY | O_NOFOLLOW);
+    if (!fd || ::fstat(fd->get(), &st) != 0 || (st.st_mode & 0777) != kUnfinished ||
+        st.st_nlink != 1 || static_cast<std::uint64_t>(st.st_size) != size + tail.size() ||
+        !os::PreadAll(fd->get(), std::as_writable_bytes(std::span(tail)), size)) {
+      return "";
+    }
+    std::uint64_t request = 0;
+    std::memcpy(&request, tail.data(), sizeof(request));
+    return request == options_.request ? tail.substr(sizeof(request)) : "";
+  }
+
+  Status OpenLarge(Large& large, snapshot::FileIndex file) {
+    const std::lock_guard lock(large_mutex_);
+    if (large.fd) return {};
+    if (large.resumed) {
+      LEAT_ASSIGN_OR_RETURN(large.fd, os::Open(FilePath(file), O_RDWR));
+      return {};
+    }
+    const std::uint64_t size = index_.file(file).size;
+    LEAT_ASSIGN_OR_RETURN(os::UniqueFd fd, Create(file));
+    if (::ftruncate(fd.get(), static_cast<off_t>(size + sizeof(std::uint64_t) + RangeCount(size))))
+      return FailErrno(errno, FilePath(file));
+    const std::uint64_t request = options_.request;
+    LEAT_RETURN_IF_ERROR(os::PwriteAll(fd.get(), std::as_bytes(std::span(&request, 1)), size));
+    large.fd = std::move(fd);
+    return {};
+  }
+
   Status CopyRange(const Item& item, const CallContext& ctx) {
     Large& large = *item.large;
-    {
-      const std::lock_guard lock(large_mutex_);
-      if (!large.fd) {
-        LEAT_ASSIGN_OR_RETURN(large.fd, Create(item.file));
-        if (::ftruncate(large.fd.get(), static_cast<off_t>(index_.file(item.file).size)) != 0) {
-          return FailErrno(errno, FilePath(item.file));
-        }
-      }
-    }
-    LEAT_RETURN_IF_ERROR(ReadTo(*large.reader, large.fd.get(), item.offset, item.length, ctx));
+    const std::uint64_t size = index_.file(item.file).size;
+    LEAT_RETURN_IF_ERROR(OpenLarge(large, item.file));
+    LEAT_RETURN_IF_ERROR(
+        ReadTo(*large.reader, large.fd.get(), item.offset, item.length, &large.turn, ctx));
+    LEAT_RETURN_IF_ERROR(
+        os::PwriteAll(large.fd.get(), AsBytes("\1"),
+                      size + sizeof(std::uint64_t) + item.offset / options_.request));
     if (--large.missing > 0) return {};
-    if (const auto expected = large.reader->expected();
-        expected && index_.file(item.file).size > options_.request) {
+    if (const auto expected = large.reader->expected(); expected && size > options_.request) {
       digest::Hasher hasher(expected->kind);
       std::vector<std::byte> buffer(kMiB);
-      const std::uint64_t size = index_.file(item.file).size;
       for (std::uint64_t at = 0; at < size; at += buffer.size()) {
         const std::span<std::byte> piece(buffer.data(),
                                          std::min<std::uint64_t>(buffer.size(), size - at));
@@ -254,12 +318,15 @@ class Copier {
         hasher.Update(piece);
       }
       if (hasher.Finish() != expected->value) {
+        ::unlink(FilePath(item.file).c_str());  // nothing of it is to be gone on with
         return Fail(
             Errc::kCorrupt,
             fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
                         content_.UrlOf(item.file), digest::KindName(expected->kind)));
       }
     }
+    if (::ftruncate(large.fd.get(), static_cast<off_t>(size)) != 0)
+      return FailErrno(errno, FilePath(item.file));
     const Status finished = Finish(large.fd.get(), item.file);
     large.fd.Reset();
     return finished;

@@ -270,6 +270,41 @@ TEST_F(TreeTest, KilledCopyIsGoneOnWithAndOnlyWhatIsMissingIsFetched) {
   EXPECT_LE(counts->gets, 40u + 7u * 2u) << "what was finished was not fetched again";
 }
 
+TEST_F(TreeTest, OfALargeFileThatWasUnderWayOnlyTheMissingRangesAreFetched) {
+  Open();
+  auto options = Options();
+  options.threads = 1;
+  testing::Fault fault;
+  fault.op = Op::kRead;
+  fault.key = "p/dir/large";
+  fault.skip = 2;  // two of its four ranges arrive
+  fault.code = Errc::kDenied;
+  store_->Add(fault);
+  ASSERT_FALSE(PublishTree(options, {}));
+  const std::size_t before = Gets();
+  const auto tree = PublishTree(options, {});
+  ASSERT_TRUE(tree) << tree.error().message();
+  ExpectTree(tree->path);
+  EXPECT_EQ(Gets(), before + 2 + 2) << "two ranges, two small files";
+}
+
+TEST_F(TreeTest, RangesThatLieDifferentlyAreNotGoneOnWith) {
+  Open();
+  auto options = Options();
+  options.threads = 1;
+  testing::Fault fault;
+  fault.op = Op::kRead;
+  fault.key = "p/dir/large";
+  fault.skip = 2;
+  fault.code = Errc::kDenied;
+  store_->Add(fault);
+  ASSERT_FALSE(PublishTree(options, {}));
+  options.request = kMiB + 1;  // as many ranges, elsewhere
+  const auto tree = PublishTree(options, {});
+  ASSERT_TRUE(tree) << tree.error().message();
+  ExpectTree(tree->path);
+}
+
 TEST_F(TreeTest, WrongBytesAreAnErrorAndNothingIsPublished) {
   Open();
   testing::Fault fault;
