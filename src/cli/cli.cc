@@ -259,8 +259,13 @@ int Main(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    // It may quote a word of ours: the query of a URL may be a secret.
     std::string what = error.what();
+    if (const auto unknown = app.remaining(true);
+        what.starts_with("A subcommand") && !unknown.empty()) {
+      what = fmt::format("there is no {} \"{}\"",
+                         unknown[0].starts_with('-') ? "option" : "command", unknown[0]);
+    }
+    // It may quote a word of ours: the query of a URL may be a secret.
     if (what.find("://") != std::string::npos) what.resize(std::min(what.find('?'), what.size()));
     Say(fmt::format("{} (leat {}--help)", what, is_run ? "run " : ""));
     return is_run ? kRunRefused : kUsage;

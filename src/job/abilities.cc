@@ -90,9 +90,8 @@ std::string WhyNot(int step, bool user) {
           os::ReadFile("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 64);
       if (restricted && restricted->starts_with('1')) {
         return "AppArmor keeps users' namespaces without rights; leat's profile allows it: sudo "
-               "install -m 644 "
-               "share/apparmor/leat /etc/apparmor.d/leat && sudo apparmor_parser -r "
-               "/etc/apparmor.d/leat";
+               "install -m 644 PREFIX/share/leat/apparmor/leat /etc/apparmor.d/leat && sudo "
+               "apparmor_parser -r /etc/apparmor.d/leat (PREFIX: where leat is installed)";
       }
       return "a namespace of this user may not mount anything here";
     }
