@@ -7,13 +7,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstdio>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <map>
 #include <random>
 
 #include "cache/cache.h"
+#include "cache/generated.h"
+#include "testing/seed.h"
 
 namespace leat::cache {
 namespace {
@@ -21,43 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kPage = 4096;
-
-std::uint64_t Seed() {
-  const char* given = std::getenv("LEAT_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::stoull(given) : std::random_device()();
-  std::printf("LEAT_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
-  return seed;
-}
-
-std::byte ByteAt(std::uint64_t name, std::uint64_t offset) {
-  std::uint64_t x = name * 0x2545f4914f6cdd1dULL ^ (offset / 8 * 0x9e3779b97f4a7c15ULL);
-  x ^= x >> 31;
-  x *= 0xbf58476d1ce4e5b9ULL;
-  return static_cast<std::byte>(x >> (offset % 8 * 8));
-}
-bool Right(std::uint64_t name, std::uint64_t offset, std::span<const std::byte> got) {
-  for (std::uint64_t i = 0; i < got.size(); ++i) {
-    if (got[i] != ByteAt(name, offset + i)) return false;
-  }
-  return true;
-}
-
-class Generated final : public Fetcher {
- public:
-  Generated(std::uint64_t name, int* fetches) : name_(name), fetches_(fetches) {}
-  Status Fetch(std::uint64_t offset, std::uint64_t length, const Sink& sink,
-               const CallContext&) override {
-    if (fetches_ != nullptr) ++*fetches_;
-    std::vector<std::byte> bytes(length);
-    for (std::uint64_t i = 0; i < length; ++i) bytes[i] = ByteAt(name_, offset + i);
-    return sink(bytes);
-  }
-
- private:
-  const std::uint64_t name_;
-  int* fetches_;
-};
 
 using Disk = std::map<std::string, std::string>;  // path, contents; folders end in '/'
 
@@ -99,12 +64,11 @@ class CrashTest : public ::testing::Test {
   void Work(Cache& cache, std::uint64_t first, std::uint64_t count) {
     const auto lease = cache.Hold("owner");
     for (std::uint64_t i = first; i < first + count; ++i) {
-      Generated fetcher(i, nullptr);
+      Generated fetcher(i);
       ASSERT_TRUE(cache.ReadSmall(Small(i), *lease, fetcher, {}));
     }
     for (std::uint64_t i = first / 50; i < (first + count) / 50; ++i) {
-      const auto file =
-          cache.OpenLarge(Large(i), lease, std::make_unique<Generated>(1000 + i, nullptr));
+      const auto file = cache.OpenLarge(Large(i), lease, std::make_unique<Generated>(1000 + i));
       if (i % 2 == 0) {
         ASSERT_TRUE(file->Complete(kMiB, {}));
       } else {
@@ -114,7 +78,7 @@ class CrashTest : public ::testing::Test {
   }
   /// What a reader gets is right, whatever became of the folder; gives how much had to be fetched.
   int Check(const std::string& dir, std::uint64_t count) {
-    int fetches = 0;
+    std::atomic<int> fetches{0};
     auto cache = Open(dir);
     const auto lease = cache->Hold("owner");
     for (std::uint64_t i = 0; i < count; ++i) {
@@ -176,7 +140,7 @@ class CrashTest : public ::testing::Test {
 };
 
 TEST_F(CrashTest, WhatWasNotSyncedMayBeMissingButIsNeverWrong) {
-  const std::uint64_t seed = Seed();
+  const std::uint64_t seed = testing::Seed();
   SCOPED_TRACE("LEAT_TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   const std::string dir = root_ + "/cache";

@@ -77,9 +77,9 @@ struct SumsHeader {
   std::uint64_t block;
   std::uint64_t header_sum;  ///< XXH3 of the fields above
   /// What was verified whole: during which boot, which inode, last changed when. Zeros: nothing.
-  std::array<char, 40> boot_id;
-  std::uint64_t inode;
-  std::int64_t ctime_s, ctime_ns;
+  std::array<std::atomic<char>, 40> boot_id;
+  std::atomic<std::uint64_t> inode;
+  std::atomic<std::int64_t> ctime_s, ctime_ns;
   /// What the store promised of the whole: kind + 1 (0: nothing was told), length, bytes.
   std::atomic<std::uint8_t> promised_kind;
   std::uint8_t promised_size;

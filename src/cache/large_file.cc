@@ -63,7 +63,8 @@ struct LargeFile::OnDisk {
   bool Recorded() const {
     struct stat st;
     const SumsHeader& h = header();
-    return h.inode != 0 && h.boot_id == BootId() && h.boot_id[0] != 0 &&
+    return h.inode != 0 && h.boot_id[0] != 0 &&
+           std::equal(h.boot_id.begin(), h.boot_id.end(), BootId().begin()) &&
            ::fstat(data.get(), &st) == 0 && h.inode == st.st_ino &&
            h.ctime_s == st.st_ctim.tv_sec && h.ctime_ns == st.st_ctim.tv_nsec && st.st_nlink > 0;
   }
@@ -71,11 +72,10 @@ struct LargeFile::OnDisk {
     struct stat st;
     if (::fstat(data.get(), &st) != 0) return FailErrno(errno, path);
     SumsHeader& h = header();
-    h.inode = 0;
-    h.boot_id = BootId();
+    h.inode = 0;  // until the rest is right
+    std::ranges::copy(BootId(), h.boot_id.begin());
     h.ctime_s = st.st_ctim.tv_sec;
     h.ctime_ns = st.st_ctim.tv_nsec;
-    std::atomic_thread_fence(std::memory_order_release);
     h.inode = st.st_ino;
     return {};
   }
@@ -436,6 +436,7 @@ Status LargeFile::FetchToDisk(OnDisk& on, std::uint64_t first, std::uint64_t end
       },
       CallContext{cache_.stop_.get_token(), CallContext::Clock::time_point::max()});
   if (const auto expected = fetcher_->expected(); expected && on.header().promised_kind == 0) {
+    const std::lock_guard lock(state_->mutex);
     SumsHeader& header = on.header();
     header.promised_size =
         static_cast<std::uint8_t>(std::min(expected->value.size(), header.promised.size()));

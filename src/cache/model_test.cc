@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <array>
-#include <cstdio>
+#include <atomic>
 #include <filesystem>
 #include <map>
 #include <random>
@@ -15,48 +15,13 @@
 
 #include "cache/cache.h"
 #include "cache/disk.h"
+#include "cache/generated.h"
+#include "testing/seed.h"
 
 namespace leat::cache {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::uint64_t Seed() {
-  const char* given = std::getenv("LEAT_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::stoull(given) : std::random_device()();
-  std::printf("LEAT_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
-  return seed;
-}
-
-std::byte ByteAt(std::uint64_t name, std::uint64_t offset) {
-  std::uint64_t x = name * 0x2545f4914f6cdd1dULL ^ (offset / 8 * 0x9e3779b97f4a7c15ULL);
-  x ^= x >> 31;
-  x *= 0xbf58476d1ce4e5b9ULL;
-  return static_cast<std::byte>(x >> (offset % 8 * 8));
-}
-bool Right(std::uint64_t name, std::uint64_t offset, std::span<const std::byte> got) {
-  for (std::uint64_t i = 0; i < got.size(); ++i) {
-    if (got[i] != ByteAt(name, offset + i)) return false;
-  }
-  return true;
-}
-
-class Generated final : public Fetcher {
- public:
-  explicit Generated(std::uint64_t name) : name_(name) {}
-  Status Fetch(std::uint64_t offset, std::uint64_t length, const Sink& sink,
-               const CallContext&) override {
-    fetched += length;
-    std::vector<std::byte> bytes(length);
-    for (std::uint64_t i = 0; i < length; ++i) bytes[i] = ByteAt(name_, offset + i);
-    return sink(bytes);
-  }
-  std::uint64_t fetched = 0;
-
- private:
-  const std::uint64_t name_;
-};
 
 /// What segments, large files and trees take of the disk, counted once.
 std::uint64_t BytesOnDisk(const std::string& dir) {
@@ -106,7 +71,7 @@ class CacheModel : public ::testing::Test {
 };
 
 TEST_F(CacheModel, BytesAreRightTheLimitHoldsAndWhatIsLeasedStays) {
-  const std::uint64_t seed = Seed();
+  const std::uint64_t seed = testing::Seed();
   SCOPED_TRACE("LEAT_TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   const std::uint64_t limit = 20 * kMiB;
@@ -162,13 +127,14 @@ TEST_F(CacheModel, BytesAreRightTheLimitHoldsAndWhatIsLeasedStays) {
       }
       default: {
         const auto lease = hold(owner);
-        Generated fetcher(i);
+        std::atomic<int> fetches{0};
+        Generated fetcher(i, &fetches);
         const auto data = cache->ReadSmall(Small(i), *lease, fetcher, {});
         ASSERT_TRUE(data) << data.error().message();
         ASSERT_EQ(data->bytes.size(), Small(i).size);
         ASSERT_TRUE(Right(i, 0, data->bytes));
         // (what is not admitted is in memory for a moment only)
-        if (fetcher.fetched > 0 && counts_.not_admitted == 0) small[owner].insert(i);
+        if (fetches > 0 && counts_.not_admitted == 0) small[owner].insert(i);
         counts_.not_admitted = 0;
         break;
       }

@@ -21,6 +21,7 @@
 #include "store/memory/memory_store.h"
 #include "testing/fake_kernel.h"
 #include "testing/manual_store.h"
+#include "testing/seed.h"
 
 namespace leat::fuse {
 namespace {
@@ -516,9 +517,7 @@ TEST_F(FuseServerTest, NothingAnswersForgets) {
 }
 
 TEST_F(FuseServerTest, RandomRequestsNeverTakeItDown) {
-  const char* given = std::getenv("LEAT_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::stoull(given) : std::random_device()();
-  RecordProperty("seed", std::to_string(seed));
+  const std::uint64_t seed = testing::Seed();
   SCOPED_TRACE("LEAT_TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   Serve(random() % 2 == 0);

@@ -101,12 +101,8 @@ Status PreadAll(int fd, std::span<std::byte> out, std::uint64_t offset) {
 }
 
 Status PwriteAll(int fd, std::span<const std::byte> data, std::uint64_t offset) {
-  // A write makes folios of its own size. Large ones come out of memory that a virtual machine has
-  // given back to its host, and cost several times as much as what it holds already.
-  constexpr std::size_t kSlice = 16 * kKiB;
   while (!data.empty()) {
-    const std::size_t size = std::min(data.size(), kSlice);
-    const ssize_t n = ::pwrite(fd, data.data(), size, static_cast<off_t>(offset));
+    const ssize_t n = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return FailErrno(errno, "writing");
     data = data.subspan(static_cast<std::size_t>(n));

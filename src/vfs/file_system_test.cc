@@ -13,6 +13,7 @@
 #include "store/memory/memory_store.h"
 #include "testing/fault_store.h"
 #include "testing/manual_store.h"
+#include "testing/seed.h"
 
 namespace leat::vfs {
 namespace {
@@ -20,11 +21,6 @@ namespace {
 using snapshot::testing::PatternOf;
 using snapshot::testing::PutPattern;
 using testing::Op;
-
-std::uint64_t Seed() {
-  const char* given = std::getenv("LEAT_TEST_SEED");
-  return given != nullptr ? std::stoull(given) : std::random_device()();
-}
 
 class FileSystemTest : public ::testing::Test {
  protected:
@@ -114,7 +110,7 @@ class FileSystemTest : public ::testing::Test {
 // ---------------------------------------------------------------- against a model
 
 TEST_F(FileSystemTest, RandomTreesReadAsTheirModel) {
-  const std::uint64_t seed = Seed();
+  const std::uint64_t seed = testing::Seed();
   SCOPED_TRACE("LEAT_TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   std::map<std::string, std::uint64_t> files;                // path below the prefix, size

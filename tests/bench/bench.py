@@ -10,6 +10,7 @@ A slow machine makes other figures, not a failure: the exit status says only whe
     scripts/bench --keep attach         leaves the filled server running for the next time; --stop ends it
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 
-from lab import MIB, ROOT, Failed, Lab
+from lab import MIB, ROOT, Failed, Lab, held_memory
 
 CASES = {}
 KIB_100 = 102400
@@ -434,6 +435,8 @@ def main():
     parser.add_argument("--size", type=int, default=2048, help="MiB of the big object")
     parser.add_argument("--keys", type=int, default=200_000, help="objects of attach; find has half of them")
     parser.add_argument("--keep", action="store_true", help="leave the filled server running")
+    parser.add_argument("--hold-memory", action="store_true",
+                        help="keep this virtual machine's free memory from its host meanwhile (root)")
     parser.add_argument("--stop", action="store_true", help="only end a server that was kept")
     parser.add_argument("--build", default=os.environ.get("BUILD_DIR", "build/release"), help="folder of the programs")
     args = parser.parse_args()
@@ -448,9 +451,12 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda n, _: sys.exit(128 + n))
     bench = Bench(lab, args)
+    held = contextlib.ExitStack()
     try:
         if args.stop:
             return 0
+        if args.hold_memory:
+            held.enter_context(held_memory())
         for program in (lab.reader, lab.fault_proxy):
             if not program.exists():
                 sys.exit(f"scripts/bench: {program} is not built (scripts/build)")
@@ -464,6 +470,7 @@ def main():
                 print(f"bench: {name}: {error}", file=sys.stderr, flush=True)
                 bench.row(name, None, "", None, f"failed: {str(error)[:60]}", at_most=0)
     finally:
+        held.close()
         lab.close()
         if bench.rows:
             print_table(bench.rows)
