@@ -61,12 +61,17 @@ class Fetcher {
   /// A digest of the whole file, once something has told it; the cache holds a completed large file
   /// to it. (Whole reads of small files are checked by Fetch itself.)
   virtual std::optional<digest::Expected> expected() const { return std::nullopt; }
+  /// What the file is called in messages.
+  virtual std::string name() const { return "the file"; }
+  /// Told that a large file does not have the digest that was expected: what has been delivered of
+  /// it must not be used further. Reads fail by then; on a thread for which no reader waits.
+  virtual void OnWrong(const Error&) {}
 };
 
-/// A Fetcher from anything that reads a file's bytes so: Read(offset, length, sink, ctx) and
-/// expected().
+/// A Fetcher from anything that reads a file's bytes so: Read(offset, length, sink, ctx),
+/// expected() and url().
 template <typename Reader>
-class FetchFrom final : public Fetcher {
+class FetchFrom : public Fetcher {
  public:
   explicit FetchFrom(Reader reader) : reader_(std::move(reader)) {}
   Status Fetch(std::uint64_t offset, std::uint64_t length, const Sink& sink,
@@ -74,6 +79,7 @@ class FetchFrom final : public Fetcher {
     return reader_.Read(offset, length, sink, ctx);
   }
   std::optional<digest::Expected> expected() const override { return reader_.expected(); }
+  std::string name() const override { return reader_.url(); }
 
  private:
   Reader reader_;
@@ -239,6 +245,7 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   Status FetchToDisk(OnDisk& on, std::uint64_t first, std::uint64_t end);
   Status FetchToMemory(Flight& flight, std::uint64_t first, std::uint64_t end);
   Status Finalize();
+  std::unexpected<Error> Poison(const std::string& why);
 
   Cache& cache_;
   const FileKey key_;

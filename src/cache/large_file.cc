@@ -510,10 +510,10 @@ Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const C
   bool all_on_disk = true, waited = false;
   {
     const std::lock_guard lock(state_->mutex);
-    if (state_->poison.empty() && disk() != nullptr && disk()->header().poisoned != 0) {
-      state_->poison = "another process found that the bytes are not what the store promised";
-    }
     if (!state_->poison.empty()) return Fail(Errc::kCorrupt, state_->poison);
+  }
+  if (disk() != nullptr && disk()->header().poisoned != 0) {
+    return Poison("another process found that the bytes are not what the store promised");
   }
   for (std::uint64_t b = first; b < end; ++b) {
     for (int refused = 0;;) {
@@ -602,6 +602,17 @@ bool LargeFile::complete() const {
   return b == blocks_;
 }
 
+std::unexpected<Error> LargeFile::Poison(const std::string& why) {
+  const Error error(Errc::kCorrupt, fmt::format("{}: {}", fetcher_->name(), why));
+  {
+    const std::lock_guard lock(state_->mutex);
+    if (!state_->poison.empty()) return Fail(Errc::kCorrupt, state_->poison);
+    state_->poison = error.message();
+  }
+  cache_.pool_->Submit([self = shared_from_this(), error] { self->fetcher_->OnWrong(error); });
+  return std::unexpected(error);
+}
+
 Status LargeFile::Finalize() {
   OnDisk& on = *disk();
   if (on.Recorded()) return {};
@@ -634,9 +645,6 @@ Status LargeFile::Finalize() {
       if (cache_.stop_.stop_requested()) return Fail(Errc::kCancelled, "cancelled");
     }
     if (hasher.Finish() != expected->value) {
-      const std::string why =
-          fmt::format("the bytes that arrived do not have the {} that the store promised",
-                      digest::KindName(expected->kind));
       // Whoever else has it open sees this; the names are taken away only if they are still this
       // file's.
       on.header().poisoned = 1;
@@ -647,9 +655,8 @@ Status LargeFile::Finalize() {
         ::unlink(on.path.c_str());
         cache_.disk_->Unreserve(WholePages(key_.size), 2);
       }
-      const std::lock_guard guard(state_->mutex);
-      state_->poison = why;
-      return Fail(Errc::kCorrupt, why);
+      return Poison(fmt::format("the bytes that arrived do not have the {} that the store promised",
+                                digest::KindName(expected->kind)));
     }
   }
   return on.Record();

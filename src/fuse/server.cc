@@ -587,6 +587,17 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
   }
 }
 
+void DropPages(int fd, vfs::Node file) {
+  struct {
+    fuse_out_header header;
+    fuse_notify_inval_inode_out inode;
+  } notice = {};
+  notice.header.len = sizeof(notice);
+  notice.header.error = FUSE_NOTIFY_INVAL_INODE;
+  notice.inode.ino = file;  // from 0, length 0: to the end
+  [[maybe_unused]] const ssize_t n = ::write(fd, &notice, sizeof(notice));
+}
+
 void ServeErrors(int fd) {
   std::vector<std::byte> buffer(kRequestBytes);
   fuse_out_header resend = {};

@@ -84,6 +84,11 @@ class Server {
   std::unique_ptr<State> state_;
 };
 
+/// Makes the kernel drop what it keeps of the file's bytes; on any thread but one that is to
+/// answer a read, which the kernel would wait for. `fd` as ServerOptions::fd. Nothing happens where
+/// the connection has ended.
+void DropPages(int fd, vfs::Node file);
+
 /// Answers everything with EIO: for the time after the data process has died too often.
 void ServeErrors(int fd);
 

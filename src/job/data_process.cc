@@ -36,6 +36,7 @@ struct Served {
   std::shared_ptr<const snapshot::Content> content;  // shared with the file system's readers
   std::unique_ptr<cache::Cache> cache;
   std::unique_ptr<vfs::FileSystem> fs;
+  std::atomic<int> device{-1};  // of the mount, once it is served
   std::unique_ptr<fuse::Server> server;
   os::UniqueFd tree_lease;
 };
@@ -161,6 +162,9 @@ class DataProcess {
     fs.extra_directories = attachment.nested;
     fs.on_error = [target = attachment.spec.target](std::string_view path, const Error& error) {
       Say(fmt::format("{}/{}: {}", target, Printable(path), error.message()));
+    };
+    fs.on_wrong = [&device = served.device](vfs::Node node) {
+      if (device >= 0) fuse::DropPages(device, node);
     };
     served.fs = std::make_unique<vfs::FileSystem>(std::move(fs));
     served.fs->SetRootAttribute("user.leat.requests",
@@ -309,6 +313,7 @@ class DataProcess {
     server.uid = options_.uid;
     server.gid = options_.gid;
     served_[i].server = std::make_unique<fuse::Server>(server);
+    served_[i].device = attachment.device.get();
     served_[i].server->Start();
   }
 

@@ -41,6 +41,7 @@ class EntryReader {
               const CallContext& ctx);
   /// The digest of the whole, once a response has told it.
   std::optional<digest::Expected> expected() const;
+  std::string url() const { return content_->UrlOf(file_); }
 
  private:
   struct Shared {

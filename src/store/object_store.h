@@ -73,8 +73,8 @@ struct ReadOptions {
   /// both versions).
   Version if_version = {};
   /// Called before the first byte with what the response says of the object (size: of the whole
-  /// object; expected: filled only for reads from offset 0 to the end). An error ends the read with
-  /// it.
+  /// object; expected: of the whole object, and for a range only where its answer tells it). An
+  /// error ends the read with it.
   std::function<Status(const ObjectInfo&)> on_info = {};
 };
 /// Takes bytes in order, on the calling thread; an error ends the read with it.

@@ -113,10 +113,14 @@ class Copier {
   /// gone on with.
   struct Large {
     os::UniqueFd fd;
-    bool resumed = false;                   // an earlier attempt left the file
-    std::atomic<std::uint64_t> missing{0};  // ranges
+    bool resumed = false;  // an earlier attempt left the file
     std::unique_ptr<snapshot::EntryReader> reader;
     std::mutex turn;  // to write
+    std::mutex mutex;
+    std::vector<char> there;  // by range: it is in the file; guarded by mutex, like what follows
+    std::size_t hashed = 0;   // ranges from the start
+    bool hashing = false;     // a thread is at it
+    std::unique_ptr<digest::Hasher> hasher;  // used by that thread
   };
   struct Item {
     snapshot::FileIndex file;
@@ -167,14 +171,15 @@ class Copier {
       large->reader = std::make_unique<snapshot::EntryReader>(options_.content, f);
       const std::string there = RangesThere(FilePath(f), size);
       large->resumed = !there.empty();
+      large->there.resize(RangeCount(size));
       for (std::uint64_t at = 0; at < size; at += options_.request) {
         const std::uint64_t length = std::min(options_.request, size - at);
         // The last one is always fetched: with it comes the checksum of the whole.
         if (large->resumed && at + length < size && there[at / options_.request] == 1) {
+          large->there[at / options_.request] = 1;
           done_ += length;
           continue;
         }
-        ++large->missing;
         ranges.push_back({f, at, length, large.get()});
       }
       own_bytes_ += size;
@@ -298,6 +303,42 @@ class Copier {
     return {};
   }
 
+  /// Says that the item's range is there, and hashes behind the network what is there in order, so
+  /// that little is left to do at the end. True for the one call after which the whole is hashed.
+  Result<bool> HashOn(Large& large, const Item& item,
+                      const std::optional<digest::Expected>& expected) {
+    const std::uint64_t size = index_.file(item.file).size;
+    std::unique_lock lock(large.mutex);
+    large.there[item.offset / options_.request] = 1;
+    if (std::exchange(large.hashing, true)) return false;
+    Status hashed;
+    while (hashed && large.hashed < large.there.size() && large.there[large.hashed] != 0) {
+      const std::uint64_t begin = large.hashed * options_.request;
+      lock.unlock();
+      if (expected)
+        hashed = Hash(large, *expected, begin, std::min(size, begin + options_.request));
+      lock.lock();
+      if (hashed) ++large.hashed;
+    }
+    large.hashing = false;
+    if (!hashed) return std::unexpected(hashed.error());
+    return large.hashed == large.there.size();
+  }
+
+  static Status Hash(Large& large, const digest::Expected& expected, std::uint64_t begin,
+                     std::uint64_t end) {
+    if (!large.hasher) large.hasher = std::make_unique<digest::Hasher>(expected.kind);
+    thread_local std::vector<std::byte> buffer(256 * kKiB);
+    while (begin < end) {
+      const auto piece =
+          std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), end - begin));
+      LEAT_RETURN_IF_ERROR(os::PreadAll(large.fd.get(), piece, begin));
+      large.hasher->Update(piece);
+      begin += piece.size();
+    }
+    return {};
+  }
+
   Status CopyRange(const Item& item, const CallContext& ctx) {
     Large& large = *item.large;
     const std::uint64_t size = index_.file(item.file).size;
@@ -307,23 +348,15 @@ class Copier {
     LEAT_RETURN_IF_ERROR(
         os::PwriteAll(large.fd.get(), AsBytes("\1"),
                       size + sizeof(std::uint64_t) + item.offset / options_.request));
-    if (--large.missing > 0) return {};
-    if (const auto expected = large.reader->expected(); expected && size > options_.request) {
-      digest::Hasher hasher(expected->kind);
-      std::vector<std::byte> buffer(kMiB);
-      for (std::uint64_t at = 0; at < size; at += buffer.size()) {
-        const std::span<std::byte> piece(buffer.data(),
-                                         std::min<std::uint64_t>(buffer.size(), size - at));
-        LEAT_RETURN_IF_ERROR(os::PreadAll(large.fd.get(), piece, at));
-        hasher.Update(piece);
-      }
-      if (hasher.Finish() != expected->value) {
-        ::unlink(FilePath(item.file).c_str());  // nothing of it is to be gone on with
-        return Fail(
-            Errc::kCorrupt,
-            fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
-                        content_.UrlOf(item.file), digest::KindName(expected->kind)));
-      }
+    const auto expected = size > options_.request ? large.reader->expected() : std::nullopt;
+    LEAT_ASSIGN_OR_RETURN(const bool all, HashOn(large, item, expected));
+    if (!all) return {};
+    if (expected && large.hasher->Finish() != expected->value) {
+      ::unlink(FilePath(item.file).c_str());  // nothing of it is to be gone on with
+      return Fail(
+          Errc::kCorrupt,
+          fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
+                      content_.UrlOf(item.file), digest::KindName(expected->kind)));
     }
     if (::ftruncate(large.fd.get(), static_cast<off_t>(size)) != 0)
       return FailErrno(errno, FilePath(item.file));

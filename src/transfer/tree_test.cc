@@ -71,6 +71,24 @@ class TreeTest : public ::testing::Test {
     EXPECT_TRUE(names);
     return names ? std::move(*names) : std::vector<std::string>{};
   }
+  /// The read of `key` after `skip` ones that went well is denied.
+  void Deny(const std::string& key, int skip = 0) {
+    testing::Fault fault;
+    fault.op = Op::kRead;
+    fault.key = key;
+    fault.skip = skip;
+    fault.code = Errc::kDenied;
+    store_->Add(fault);
+  }
+  /// Reads of `key` deliver a wrong byte at `at` of their range.
+  void Damage(const std::string& key, std::uint64_t at, int times) {
+    testing::Fault fault;
+    fault.op = Op::kRead;
+    fault.key = key;
+    fault.wrong_byte_at = at;
+    fault.times = times;
+    store_->Add(fault);
+  }
   std::size_t Gets() const { return store_->CountOf(Op::kRead); }
   /// Waits until the published tree's lease says that it has reached the disk.
   static void WaitForSync(const std::string& path) {
@@ -274,12 +292,7 @@ TEST_F(TreeTest, OfALargeFileThatWasUnderWayOnlyTheMissingRangesAreFetched) {
   Open();
   auto options = Options();
   options.threads = 1;
-  testing::Fault fault;
-  fault.op = Op::kRead;
-  fault.key = "p/dir/large";
-  fault.skip = 2;  // two of its four ranges arrive
-  fault.code = Errc::kDenied;
-  store_->Add(fault);
+  Deny("p/dir/large", 2);  // two of its four ranges arrive
   ASSERT_FALSE(PublishTree(options, {}));
   const std::size_t before = Gets();
   const auto tree = PublishTree(options, {});
@@ -292,12 +305,7 @@ TEST_F(TreeTest, RangesThatLieDifferentlyAreNotGoneOnWith) {
   Open();
   auto options = Options();
   options.threads = 1;
-  testing::Fault fault;
-  fault.op = Op::kRead;
-  fault.key = "p/dir/large";
-  fault.skip = 2;
-  fault.code = Errc::kDenied;
-  store_->Add(fault);
+  Deny("p/dir/large", 2);
   ASSERT_FALSE(PublishTree(options, {}));
   options.request = kMiB + 1;  // as many ranges, elsewhere
   const auto tree = PublishTree(options, {});
@@ -307,12 +315,7 @@ TEST_F(TreeTest, RangesThatLieDifferentlyAreNotGoneOnWith) {
 
 TEST_F(TreeTest, WrongBytesAreAnErrorAndNothingIsPublished) {
   Open();
-  testing::Fault fault;
-  fault.op = Op::kRead;
-  fault.key = "p/dir/deep/b";
-  fault.wrong_byte_at = 100'000;
-  fault.times = 2;  // once is taken for damage on the way
-  store_->Add(fault);
+  Damage("p/dir/deep/b", 100'000, 2);  // once is taken for damage on the way
   const auto tree = PublishTree(Options(), {});
   ASSERT_FALSE(tree);
   EXPECT_EQ(tree.error().code(), Errc::kCorrupt);
@@ -321,6 +324,21 @@ TEST_F(TreeTest, WrongBytesAreAnErrorAndNothingIsPublished) {
   for (const std::string& name : NamesIn(cache_->trees_dir()))
     EXPECT_TRUE(name.ends_with(".part") || name.ends_with(".lease")) << name;
   const auto again = PublishTree(Options(), {});
+  ASSERT_TRUE(again) << again.error().message();
+  ExpectTree(again->path);
+}
+
+TEST_F(TreeTest, OfALargeFileWithWrongBytesNothingIsGoneOnWith) {
+  Open();
+  auto options = Options();
+  options.threads = 1;
+  Damage("p/dir/large", 5, 1);  // only the checksum of the whole can tell
+  const auto tree = PublishTree(options, {});
+  ASSERT_FALSE(tree);
+  EXPECT_EQ(tree.error().code(), Errc::kCorrupt);
+  EXPECT_NE(tree.error().message().find("mem://bucket/p/dir/large"), std::string::npos)
+      << tree.error().message();
+  const auto again = PublishTree(options, {});
   ASSERT_TRUE(again) << again.error().message();
   ExpectTree(again->path);
 }
@@ -338,11 +356,7 @@ TEST_F(TreeTest, FailedCopiesDoNotEatTheRoom) {
   const std::uint64_t limit = 5 * kMiB;
   Open(limit);
   for (int i = 0; i < 5; ++i) {
-    testing::Fault fault;
-    fault.op = Op::kRead;
-    fault.key = "p/a";
-    fault.code = Errc::kDenied;
-    store_->Add(fault);
+    Deny("p/a");
     const auto tree = PublishTree(Options(), {});
     ASSERT_FALSE(tree);
     ASSERT_EQ(tree.error().code(), Errc::kDenied) << tree.error().message();
@@ -478,11 +492,7 @@ TEST_F(OtherBoot, SyncedTreeIsUsedFurther) {
 
 TEST_F(OtherBoot, HalfMadeTreeIsNotGoneOnWith) {
   Open();
-  testing::Fault fault;
-  fault.op = Op::kRead;
-  fault.key = "p/dir/deep/b";
-  fault.code = Errc::kDenied;
-  store_->Add(fault);
+  Deny("p/dir/deep/b");
   auto options = Options();
   options.threads = 1;  // the large file is finished before the small one fails
   ASSERT_FALSE(PublishTree(options, {}));

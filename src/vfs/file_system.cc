@@ -40,8 +40,43 @@ struct FileSystem::Table {
   std::list<std::pair<snapshot::FileIndex, std::shared_ptr<Open>>> order;
   std::unordered_map<snapshot::FileIndex, decltype(order)::iterator> by_file;
   const std::size_t most = OpenFilesAtMost();
-  std::mutex errors_mutex;
-  std::set<snapshot::FileIndex> told;
+};
+
+/// Tells of each file once why it could not be read. Outlives the file system where fetches do.
+struct FileSystem::Failures {
+  std::shared_ptr<const snapshot::Content> content;
+  std::function<void(std::string_view path, const Error&)> on_error;
+  std::mutex mutex;
+  std::set<snapshot::FileIndex> told;  // guarded by mutex
+
+  void Tell(snapshot::FileIndex file, const Error& error) {
+    {
+      const std::lock_guard lock(mutex);
+      if (error.code() == Errc::kCancelled || !told.insert(file).second) return;
+    }
+    if (on_error) on_error(content->index->PathOfFile(file), error);
+  }
+};
+
+class FileSystem::LargeFetcher final : public cache::FetchFrom<snapshot::EntryReader> {
+ public:
+  LargeFetcher(std::shared_ptr<Failures> failures, std::function<void(Node)> on_wrong, Node node,
+               snapshot::FileIndex file)
+      : FetchFrom(snapshot::EntryReader(failures->content, file)),
+        failures_(std::move(failures)),
+        on_wrong_(std::move(on_wrong)),
+        node_(node),
+        file_(file) {}
+  void OnWrong(const Error& error) override {
+    failures_->Tell(file_, error);
+    if (on_wrong_) on_wrong_(node_);
+  }
+
+ private:
+  const std::shared_ptr<Failures> failures_;
+  const std::function<void(Node)> on_wrong_;
+  const Node node_;
+  const snapshot::FileIndex file_;
 };
 
 /// Readers that go through small files in the snapshot's order, by where they are.
@@ -66,8 +101,11 @@ FileSystem::FileSystem(FileSystemOptions options)
       first_extra_(first_file_ + index_.file_count()),
       table_(std::make_unique<Table>()),
       siblings_(std::make_unique<Streams>()),
+      failures_(std::make_shared<Failures>()),
       seen_(index_.file_count() / 64 + 1),
       prefetch_(std::make_unique<ThreadPool>(options_.prefetch_threads)) {
+  failures_->content = options_.content;
+  failures_->on_error = options_.on_error;
   lease_ = options_.cache->Hold(fmt::format("{} {}", index_.store_identity(), index_.prefix()));
   for (const std::string& path : options_.extra_directories) {
     Node at = kRootNode;
@@ -175,9 +213,9 @@ std::shared_ptr<FileSystem::Open> FileSystem::OpenLarge(snapshot::FileIndex file
     return it->second->second;
   }
   auto open = std::make_shared<Open>();
-  open->file = options_.cache->OpenLarge(KeyOf(file), lease_,
-                                         std::make_unique<cache::FetchFrom<snapshot::EntryReader>>(
-                                             snapshot::EntryReader(options_.content, file)));
+  open->file = options_.cache->OpenLarge(
+      KeyOf(file), lease_,
+      std::make_unique<LargeFetcher>(failures_, options_.on_wrong, first_file_ + file, file));
   table_->order.emplace_front(file, open);
   table_->by_file[file] = table_->order.begin();
   if (table_->order.size() > table_->most) {
@@ -245,12 +283,7 @@ Result<cache::Data> FileSystem::Read(Node node, std::uint64_t offset, std::uint6
   }
   if (!data) {
     if (options_.counts != nullptr) options_.counts->errors.fetch_add(1, std::memory_order_relaxed);
-    bool first;
-    {
-      const std::lock_guard lock(table_->errors_mutex);
-      first = data.error().code() != Errc::kCancelled && table_->told.insert(file).second;
-    }
-    if (first && options_.on_error) options_.on_error(index_.PathOfFile(file), data.error());
+    failures_->Tell(file, data.error());
     return data;
   }
   NoteRead(file, length);

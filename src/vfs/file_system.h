@@ -53,6 +53,10 @@ struct FileSystemOptions {
   std::vector<std::string> extra_directories = {};
   /// Told once a file why a read of it failed: its path below the root.
   std::function<void(std::string_view path, const Error&)> on_error = {};
+  /// Told that bytes which were read of a large file have turned out wrong: what the caller keeps
+  /// of them must go. Reads fail by then; on a thread for which no reader waits, as long as the
+  /// cache lives.
+  std::function<void(Node)> on_wrong = {};
   std::uint64_t readahead_max = 32 * kMiB;
   std::uint32_t prefetch_files = 64;
   std::uint64_t prefetch_bytes = 32 * kMiB;
@@ -115,6 +119,8 @@ class FileSystem {
   struct Streams;
   struct Open;
   struct Table;
+  struct Failures;
+  class LargeFetcher;
 
   bool IsFile(Node node) const { return node >= first_file_ && node < first_extra_; }
   snapshot::FileIndex FileOf(Node node) const {
@@ -135,6 +141,7 @@ class FileSystem {
   std::shared_ptr<cache::Lease> lease_;
   std::unique_ptr<Table> table_;
   std::unique_ptr<Streams> siblings_;
+  std::shared_ptr<Failures> failures_;
   std::vector<std::atomic<std::uint64_t>> seen_;  // a bit a file: has been read
   std::stop_source stop_;
   std::unique_ptr<ThreadPool> prefetch_;

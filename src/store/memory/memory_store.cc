@@ -54,7 +54,6 @@ class MemoryStore final : public ObjectStore {
     const std::span<const std::byte> body = AsBytes(*stored.body);
     const std::uint64_t from = std::min<std::uint64_t>(options.offset, body.size());
     const std::uint64_t length = std::min<std::uint64_t>(options.length, body.size() - from);
-    if (length != body.size()) stored.info.expected.reset();
     if (options.on_info) LEAT_RETURN_IF_ERROR(options.on_info(stored.info));
     for (std::span<const std::byte> rest = body.subspan(from, length); !rest.empty();) {
       if (ctx.cancelled()) return Fail(Errc::kCancelled, UrlOf(key) + ": cancelled");

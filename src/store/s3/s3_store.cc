@@ -65,12 +65,10 @@ std::optional<digest::Expected> Checksum(const net::HttpResponse& response, std:
   return digest::Expected{kind, *std::move(value)};
 }
 
-/// The strongest digest of the whole object that the answer gives. An etag is the MD5 only of what
-/// was put in one piece and is not encrypted with a key of its own.
+/// What the etag tells of the whole object, in the answer to a range too: the MD5 of what was put
+/// in one piece and is not encrypted with a key of its own.
 /// https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
-std::optional<digest::Expected> ExpectedOf(const net::HttpResponse& response) {
-  if (auto sha = Checksum(response, "x-amz-checksum-sha256", digest::Kind::kSha256, 32)) return sha;
-  if (auto crc = Checksum(response, "x-amz-checksum-crc32c", digest::Kind::kCrc32c, 4)) return crc;
+std::optional<digest::Expected> Md5Of(const net::HttpResponse& response) {
   if (Header(response, "x-amz-server-side-encryption").starts_with("aws:kms") ||
       response.headers.Get("x-amz-server-side-encryption-customer-algorithm")) {
     return std::nullopt;
@@ -80,6 +78,13 @@ std::optional<digest::Expected> ExpectedOf(const net::HttpResponse& response) {
   auto md5 = FromHex(etag);
   if (!md5) return std::nullopt;
   return digest::Expected{digest::Kind::kMd5, *std::move(md5)};
+}
+
+/// The strongest digest that the answer to a request for the whole object gives.
+std::optional<digest::Expected> ExpectedOf(const net::HttpResponse& response) {
+  if (auto sha = Checksum(response, "x-amz-checksum-sha256", digest::Kind::kSha256, 32)) return sha;
+  if (auto crc = Checksum(response, "x-amz-checksum-crc32c", digest::Kind::kCrc32c, 4)) return crc;
+  return Md5Of(response);
 }
 
 ObjectInfo InfoOf(std::string_view key, const net::HttpResponse& response) {
@@ -155,9 +160,8 @@ class S3Store final : public ObjectStore {
         return Fail(Errc::kCorrupt, UrlOf(key) + ": the server did not say how large it is");
       }
       info.size = *delivery.size();
-      if (delivery.is_whole() && options.offset == 0 && options.length >= info.size) {
-        info.expected = ExpectedOf(response);
-      }
+      const bool whole = delivery.is_whole() && options.offset == 0 && options.length >= info.size;
+      info.expected = whole ? ExpectedOf(response) : Md5Of(response);
       return options.on_info ? options.on_info(info) : Status();
     };
     spec.sink = [&](std::span<const std::byte> piece) { return delivery.Take(piece, sink); };
@@ -263,7 +267,6 @@ class S3Store final : public ObjectStore {
                   UrlOf(key) + ": the server says that there is nothing at byte " +
                       std::to_string(options.offset) + " of " + std::to_string(info.size));
     }
-    if (info.size > 0) info.expected.reset();
     return options.on_info ? options.on_info(info) : Status();
   }
 
