@@ -244,7 +244,7 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   Status FetchMissing(Flight& flight);
   Status FetchToDisk(OnDisk& on, std::uint64_t first, std::uint64_t end);
   Status FetchToMemory(Flight& flight, std::uint64_t first, std::uint64_t end);
-  Status Finalize();
+  Status Finalize(const CallContext& ctx);
   std::unexpected<Error> Poison(const std::string& why);
 
   Cache& cache_;

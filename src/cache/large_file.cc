@@ -356,7 +356,7 @@ void LargeFile::Run(const std::shared_ptr<Flight>& flight) {
   }
   state_->progress.notify_all();
   if (complete() && !state_->finalizing.exchange(true)) {
-    if (const Status finalized = Finalize(); !finalized) Debug(finalized.error().message());
+    if (const Status finalized = Finalize({}); !finalized) Debug(finalized.error().message());
     state_->finalizing = false;
   }
 }
@@ -613,7 +613,10 @@ std::unexpected<Error> LargeFile::Poison(const std::string& why) {
   return std::unexpected(error);
 }
 
-Status LargeFile::Finalize() {
+Status LargeFile::Finalize(const CallContext& ctx) {
+  const auto given_up = [&] {
+    return ctx.cancelled() || ctx.expired() || cache_.stop_.stop_requested();
+  };
   OnDisk& on = *disk();
   if (on.Recorded()) return {};
   {
@@ -626,7 +629,7 @@ Status LargeFile::Finalize() {
   if (::fdatasync(on.data.get()) != 0) return FailErrno(errno, "syncing " + on.path);
   for (std::uint64_t b = 0; b < blocks_; ++b) {
     if (!Verify(b)) return Fail(Errc::kCorrupt, on.path + ": a block was damaged");
-    if (cache_.stop_.stop_requested()) return Fail(Errc::kCancelled, "cancelled");
+    if (given_up()) return Fail(Errc::kCancelled, "cancelled");
   }
   std::optional<digest::Expected> expected = fetcher_->expected();
   if (const SumsHeader& header = on.header(); !expected && header.promised_kind != 0) {
@@ -642,7 +645,7 @@ Status LargeFile::Finalize() {
                                        std::min<std::uint64_t>(buffer.size(), key_.size - at));
       LEAT_RETURN_IF_ERROR(os::PreadAll(on.data.get(), piece, at));
       hasher.Update(piece);
-      if (cache_.stop_.stop_requested()) return Fail(Errc::kCancelled, "cancelled");
+      if (given_up()) return Fail(Errc::kCancelled, "cancelled");
     }
     if (hasher.Finish() != expected->value) {
       // Whoever else has it open sees this; the names are taken away only if they are still this
@@ -672,9 +675,9 @@ Status LargeFile::Complete(std::uint64_t request, const CallContext& ctx) {
   if (!complete()) return {};  // in memory only: nothing is kept that could be checked
   for (;;) {
     if (disk()->Recorded()) return {};
-    if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+    if (ctx.cancelled() || ctx.expired()) return Fail(Errc::kCancelled, "cancelled");
     if (!state_->finalizing.exchange(true)) {
-      Status finalized = Finalize();
+      Status finalized = Finalize(ctx);
       state_->finalizing = false;
       LEAT_RETURN_IF_ERROR(finalized);
       if (disk()->Recorded()) return {};
@@ -689,7 +692,8 @@ os::UniqueFd LargeFile::PassthroughFd() {
   if (on->Recorded()) return os::UniqueFd(::fcntl(on->data.get(), F_DUPFD_CLOEXEC, 3));
   if (!state_->finalizing.exchange(true)) {
     cache_.pool_->Submit([self = shared_from_this()] {
-      if (const Status finalized = self->Finalize(); !finalized) Debug(finalized.error().message());
+      if (const Status finalized = self->Finalize({}); !finalized)
+        Debug(finalized.error().message());
       self->state_->finalizing = false;
     });
   }
