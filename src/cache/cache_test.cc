@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <future>
 #include <map>
 #include <random>
 #include <set>
@@ -59,7 +60,10 @@ class NameFetcher final : public Fetcher {
     return {};
   }
   std::optional<digest::Expected> expected() const override { return promised; }
+  std::string name() const override { return name_; }
+  void OnWrong(const Error& error) override { wrong.set_value(error.message()); }
 
+  std::promise<std::string> wrong;
   std::chrono::milliseconds delay{0};
   std::uint64_t fail_after = UINT64_MAX;
   std::optional<digest::Expected> promised;
@@ -217,12 +221,15 @@ TEST_F(CacheTest, WrongDigestOfTheWholePoisonsTheFile) {
   auto cache = Open();
   auto fetcher = Fetch("big");
   fetcher->promised = digest::Expected{digest::Kind::kMd5, std::string(16, 'x')};
+  auto wrong = fetcher->wrong.get_future();
   auto file = cache->OpenLarge(Key("big", 2 * kMiB), cache->Hold("s3://b"), std::move(fetcher));
   EXPECT_FALSE(file->Complete(kMiB, {}));
   const auto data = file->Read(0, 10, {});
   ASSERT_FALSE(data);
   EXPECT_EQ(data.error().code(), Errc::kCorrupt);
   EXPECT_FALSE(file->PassthroughFd());
+  EXPECT_EQ(wrong.get(), "big: the bytes that arrived do not have the MD5 that the store promised")
+      << "whoever was given some of them is told, once";
 }
 
 TEST_F(CacheTest, FailedFetchIsAnErrorForThatReadAndTheNextOneTriesAgain) {

@@ -301,6 +301,21 @@ TEST_F(S3AnswersTest, TheStrongestDigestIsExpected) {
   EXPECT_FALSE(
       expected({{"ETag", etag}, {"x-amz-server-side-encryption-customer-algorithm", "AES256"}}));
   EXPECT_TRUE(expected({{"ETag", etag}, {"x-amz-server-side-encryption", "AES256"}}));
+
+  // A checksum in the answer to a range may be the range's; the etag is the object's.
+  std::optional<digest::Expected> of_range;
+  http_.Then({.status = 206,
+              .headers = {{"ETag", etag},
+                          {"x-amz-checksum-sha256", sha},
+                          {"Content-Range", "bytes 10-14/100"}},
+              .body = "abcde"});
+  EXPECT_TRUE(Read({.offset = 10, .length = 5, .on_info = [&](const ObjectInfo& info) -> Status {
+                      of_range = info.expected;
+                      return {};
+                    }}));
+  ASSERT_TRUE(of_range);
+  EXPECT_EQ(of_range->kind, digest::Kind::kMd5);
+  EXPECT_EQ(ToHex(AsBytes(of_range->value)), md5);
 }
 
 TEST_F(S3AnswersTest, ArchivedObjectsAreToldUnlessRestored) {
