@@ -108,7 +108,7 @@ class ProfileSource final : public CredentialProvider {
                                               key ? "aws_access_key_id" : "aws_secret_access_key",
                                               key ? "aws_secret_access_key" : "aws_access_key_id"));
     }
-    const Credentials keys{.access_key_id = key.value_or(""),
+    Credentials keys{.access_key_id = key.value_or(""),
                            .secret_access_key = secret.value_or(""),
                            .session_token = get("aws_session_token").value_or(""),
                            .expires = {},

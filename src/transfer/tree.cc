@@ -83,7 +83,7 @@ class Copier {
   Status Run(const CallContext& ctx) {
     LEAT_RETURN_IF_ERROR(MakeFolders());
     std::vector<Item> items = Plan();
-    std::jthread ticker([&](std::stop_token stop) { Tick(stop); });
+    std::jthread ticker([&](const std::stop_token& stop) { Tick(stop); });
     std::mutex mutex;
     std::optional<Error> failure;
     ParallelFor(items.size(), options_.threads, [&](std::size_t i) {

@@ -187,7 +187,8 @@ as_user() {
   LEAT_PROGRAM=$LEAT
   [ "$USER_ID" = 0 ] || return 0
   USER_ID=65534
-  cp "$LEAT" "$T/leat"  # he need not be allowed to look into the checkout
+  cd "$T"               # he need not be allowed to look into the checkout
+  cp "$LEAT" "$T/leat"
   LEAT_PROGRAM=$T/leat
   mknod -m 666 "$T/fuse" c 10 229
   export LEAT_FUSE_DEVICE=$T/fuse LEAT_HOME=$T/user/home
