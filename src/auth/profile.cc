@@ -109,10 +109,10 @@ class ProfileSource final : public CredentialProvider {
                                               key ? "aws_secret_access_key" : "aws_access_key_id"));
     }
     Credentials keys{.access_key_id = key.value_or(""),
-                           .secret_access_key = secret.value_or(""),
-                           .session_token = get("aws_session_token").value_or(""),
-                           .expires = {},
-                           .provider = "profile " + profile};
+                     .secret_access_key = secret.value_or(""),
+                     .session_token = get("aws_session_token").value_or(""),
+                     .expires = {},
+                     .provider = "profile " + profile};
     // Of a profile that is a source the keys come before its role.
     if (key && is_source) return keys;
     if (get("role_arn") || get("web_identity_token_file")) {
