@@ -28,8 +28,14 @@ void Remove(const std::string& path) {
   for (const std::string& name : *names) {
     const std::string entry = path + "/" + name;
     if (::unlink(entry.c_str()) == 0 || ::rmdir(entry.c_str()) == 0) continue;
-    (void)os::FusermountUnmount(entry);
-    if (::rmdir(entry.c_str()) != 0) (void)os::RemoveTree(entry);
+    const Status unmounted = os::FusermountUnmount(entry);
+    if (::rmdir(entry.c_str()) == 0) continue;
+    if (errno != EBUSY) {
+      (void)os::RemoveTree(entry);
+    } else if (!unmounted) {
+      // Nobody may be there to answer who looks into it.
+      Say(fmt::format("{} stays mounted: {}", entry, unmounted.error().message()));
+    }
   }
   ::rmdir(path.c_str());
 }
@@ -57,16 +63,13 @@ RunFolder::~RunFolder() {
   for (const std::string& link : links_) {
     if (ReadLink(link).starts_with(path_ + "/")) ::unlink(link.c_str());
   }
-  for (const std::string& dir : mounted_) (void)os::FusermountUnmount(dir);
   Remove(path_);
 }
 
 Result<os::UniqueFd> RunFolder::MountFuse(std::size_t i, bool allow_other) {
   const std::string dir = fmt::format("{}/{}", path_, i);
   LEAT_RETURN_IF_ERROR(os::MakeDirs(dir, 0700));
-  auto fd = os::FusermountMount(dir, allow_other);
-  if (fd) mounted_.push_back(dir);
-  return fd;
+  return os::FusermountMount(dir, allow_other);
 }
 
 bool RunFolder::IsStale(const std::string& link) const {

@@ -37,7 +37,7 @@ class RunFolder {
 
   const std::string mounts_dir_, path_;
   os::UniqueFd lock_;
-  std::vector<std::string> mounted_, links_;
+  std::vector<std::string> links_;
 };
 
 }  // namespace leat::engine::local
