@@ -42,10 +42,12 @@ struct FileSystem::Table {
   const std::size_t most = OpenFilesAtMost();
 };
 
-/// Tells of each file once why it could not be read. Outlives the file system where fetches do.
+/// Whom failures are told, and of each file once why it could not be read. Outlives the file system
+/// where fetches do.
 struct FileSystem::Failures {
   std::shared_ptr<const snapshot::Content> content;
   std::function<void(std::string_view path, const Error&)> on_error;
+  std::function<void(Node)> on_wrong;
   std::mutex mutex;
   std::set<snapshot::FileIndex> told;  // guarded by mutex
 
@@ -60,21 +62,18 @@ struct FileSystem::Failures {
 
 class FileSystem::LargeFetcher final : public cache::FetchFrom<snapshot::EntryReader> {
  public:
-  LargeFetcher(std::shared_ptr<Failures> failures, std::function<void(Node)> on_wrong, Node node,
-               snapshot::FileIndex file)
+  LargeFetcher(std::shared_ptr<Failures> failures, Node node, snapshot::FileIndex file)
       : FetchFrom(snapshot::EntryReader(failures->content, file)),
         failures_(std::move(failures)),
-        on_wrong_(std::move(on_wrong)),
         node_(node),
         file_(file) {}
   void OnWrong(const Error& error) override {
     failures_->Tell(file_, error);
-    if (on_wrong_) on_wrong_(node_);
+    if (failures_->on_wrong) failures_->on_wrong(node_);
   }
 
  private:
   const std::shared_ptr<Failures> failures_;
-  const std::function<void(Node)> on_wrong_;
   const Node node_;
   const snapshot::FileIndex file_;
 };
@@ -106,6 +105,7 @@ FileSystem::FileSystem(FileSystemOptions options)
       prefetch_(std::make_unique<ThreadPool>(options_.prefetch_threads)) {
   failures_->content = options_.content;
   failures_->on_error = options_.on_error;
+  failures_->on_wrong = options_.on_wrong;
   lease_ = options_.cache->Hold(fmt::format("{} {}", index_.store_identity(), index_.prefix()));
   for (const std::string& path : options_.extra_directories) {
     Node at = kRootNode;
@@ -214,8 +214,7 @@ std::shared_ptr<FileSystem::Open> FileSystem::OpenLarge(snapshot::FileIndex file
   }
   auto open = std::make_shared<Open>();
   open->file = options_.cache->OpenLarge(
-      KeyOf(file), lease_,
-      std::make_unique<LargeFetcher>(failures_, options_.on_wrong, first_file_ + file, file));
+      KeyOf(file), lease_, std::make_unique<LargeFetcher>(failures_, first_file_ + file, file));
   table_->order.emplace_front(file, open);
   table_->by_file[file] = table_->order.begin();
   if (table_->order.size() > table_->most) {

@@ -444,6 +444,9 @@ def main():
     if unknown:
         parser.error(f"no such case: {', '.join(unknown)} (there are {', '.join(CASES)})")
 
+    if args.hold_memory and os.geteuid() != 0:
+        parser.error("--hold-memory changes a setting of the system: run it as root")
+
     build = (ROOT / args.build).resolve()
     folder = ROOT / "build/bench"
     folder.mkdir(parents=True, exist_ok=True)
