@@ -5,7 +5,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <mutex>
+#include <set>
+#include <string>
 
 namespace leat {
 namespace {
@@ -42,6 +45,16 @@ std::string Printable(std::string_view text) {
 }
 
 void Say(std::string_view line) { WriteLine(line); }
+
+void SayOnce(std::string_view topic, std::string_view line) {
+  static std::mutex mutex;
+  static std::set<std::string, std::less<>> said;
+  {
+    const std::lock_guard lock(mutex);
+    if (!said.emplace(topic).second) return;
+  }
+  Say(line);
+}
 
 void Note(std::string_view line) {
   if (!g_quiet) WriteLine(line);

@@ -11,6 +11,8 @@ namespace leat {
 /// mix. Thread-safe. Never pass a secret. Control characters are shown as \xNN: names of objects
 /// come from strangers.
 void Say(std::string_view line);
+/// As Say, unless this process has said something of that topic before.
+void SayOnce(std::string_view topic, std::string_view line);
 /// As Say, but silent after SetQuiet(true): for summaries and progress, never for errors.
 void Note(std::string_view line);
 void SetQuiet(bool quiet);

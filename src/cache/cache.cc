@@ -190,7 +190,7 @@ Result<Data> Cache::FetchSmall(const FileKey& key, Lease& lease, Fetcher& fetche
   const Data data{{buffer->bytes.get(), key.size}, buffer};
 
   const std::uint64_t room = RecordBytes(key.size);
-  if (on_disk && disk_->Reserve(room, 0)) {
+  if (on_disk && disk_->Admit(room, 0)) {
     const Status kept = disk_->Append(key, lease.owner(), data.bytes);
     if (kept) return data;
     disk_->Unreserve(room, 0);

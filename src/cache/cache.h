@@ -231,6 +231,9 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   LargeFile(Cache& cache, FileKey key, std::shared_ptr<Lease> lease,
             std::unique_ptr<Fetcher> fetcher);
   std::uint64_t BlockBytes(std::uint64_t block) const;
+  /// A block that the disk does not give back is fetched again, so many times.
+  Result<Data> Read(std::uint64_t offset, std::uint64_t length, const CallContext& ctx,
+                    int attempts);
   OnDisk* disk() const;
   /// Opens the file in the cache's folder; makes it when `make`. Null where there is none, or no
   /// room.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -215,6 +216,36 @@ TEST_F(CacheTest, DamagedBlockIsDroppedAndFetchedAgainEvenAfterItWasComplete) {
   ASSERT_TRUE(data);
   EXPECT_TRUE(Same("big", kMiB, data->bytes));
   EXPECT_EQ(counts_.dropped, 1u);
+}
+
+TEST_F(CacheTest, BlockThatTheDiskDoesNotGiveBackIsFetchedAgainForAReadThatIsPartlyInMemory) {
+  const std::uint64_t size = 2 * kMiB;
+  auto cache = Open(2 * kBlock);  // room for one block and the checksums
+  auto file = cache->OpenLarge(Key("big", size), cache->Hold("s3://b"), Fetch("big"));
+  ASSERT_TRUE(file->Read(0, kBlock, {}));
+  ASSERT_TRUE(file->Read(kBlock, kBlock, {}));
+  ASSERT_EQ(counts_.not_admitted, kBlock);
+  const Identity id = Key("big", size).id;
+  const std::string path = root_ + "/cache/files/" + id.Hex().substr(0, 2) + "/" + id.Hex();
+  ASSERT_EQ(::truncate(path.c_str(), 0), 0);
+  const auto data = file->Read(0, 2 * kBlock, {});
+  ASSERT_TRUE(data) << data.error().message();
+  EXPECT_TRUE(Same("big", 0, data->bytes));
+  EXPECT_EQ(counts_.dropped, 1u);
+}
+
+TEST_F(CacheTest, LimitThatNobodyGaveIsHalfOfWhatIsFreeAndOfWhatItHolds) {
+  struct statvfs vfs;
+  ASSERT_EQ(::statvfs(root_.c_str(), &vfs), 0);
+  auto cache = Open(0);
+  auto lease = cache->Hold("s3://b");
+  EXPECT_TRUE(ReadSmall(*cache, *lease, "a", 500'000));
+  const auto stat = Cache::Stat(root_ + "/cache", 0);
+  ASSERT_TRUE(stat);
+  const std::uint64_t half = (vfs.f_bavail * vfs.f_frsize + stat->used_bytes) / 2;
+  // (others use the disk meanwhile)
+  EXPECT_LT(stat->limit_bytes, half + half / 10);
+  EXPECT_GT(stat->limit_bytes, half - half / 10);
 }
 
 TEST_F(CacheTest, WrongDigestOfTheWholePoisonsTheFile) {

@@ -299,8 +299,8 @@ bool Disk::SegmentAlive(std::uint32_t segment) const {
 
 void Disk::TurnOff(const Error& why) {
   if (on_.exchange(false)) {
-    Say(fmt::format("the cache in {} cannot be written ({}): going on without it", dir_,
-                    why.message()));
+    SayOnce(dir_, fmt::format("the cache in {} cannot be written ({}): going on without it", dir_,
+                              why.message()));
   }
 }
 
@@ -559,6 +559,17 @@ bool Disk::Reserve(std::uint64_t bytes, std::uint64_t inodes) {
   Unlock(kEvictLock, 1);
   if (take()) return true;
   no_room_until_ = Now() + kBackOff;
+  return false;
+}
+
+bool Disk::Admit(std::uint64_t bytes, std::uint64_t inodes) {
+  if (Reserve(bytes, inodes)) return true;
+  if (on() && FreeBytes() < bytes) {
+    SayOnce(dir_,
+            fmt::format("the disk has no room for the cache in {} (5 % of it stay free): what is "
+                        "read now is not kept",
+                        dir_));
+  }
   return false;
 }
 

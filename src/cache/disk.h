@@ -119,6 +119,8 @@ class Disk {
   Status Append(const FileKey& key, OwnerId owner, std::span<const std::byte> bytes);
 
   bool Reserve(std::uint64_t bytes, std::uint64_t inodes);
+  /// Reserves for what is fetched whether or not it can be kept; a disk that is full is told once.
+  bool Admit(std::uint64_t bytes, std::uint64_t inodes);
   void Unreserve(std::uint64_t bytes, std::uint64_t inodes);
 
   /// A lock on bytes of the file `locks` among processes; within a process the caller has its own

@@ -229,7 +229,7 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
     ::unlink(path.c_str());
   }
   if (!on && make) {
-    if (!disk->Reserve(WholePages(sums_bytes), 2)) return nullptr;
+    if (!disk->Admit(WholePages(sums_bytes), 2)) return nullptr;
     if (const Status made = create(); !made) {
       disk->Unreserve(WholePages(sums_bytes), 2);
       disk->TurnOff(made.error());
@@ -374,7 +374,7 @@ Status LargeFile::FetchMissing(Flight& flight) {
     while (end < flight.end && !Present(end)) ++end;
     const std::uint64_t bytes = WholePages(std::min(end * kBlock, key_.size) - b * kBlock);
     OnDisk* on = UseDisk(true);
-    if (on != nullptr && !on->read_only && cache_.disk_->Reserve(bytes, 0)) {
+    if (on != nullptr && !on->read_only && cache_.disk_->Admit(bytes, 0)) {
       const Status fetched = FetchToDisk(*on, b, end);
       std::uint64_t unused = 0;
       for (std::uint64_t i = b; i < end; ++i) unused += Present(i) ? 0 : WholePages(BlockBytes(i));
@@ -503,6 +503,11 @@ Status LargeFile::FetchToMemory(Flight& flight, std::uint64_t first, std::uint64
 }
 
 Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const CallContext& ctx) {
+  return Read(offset, length, ctx, 3);
+}
+
+Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const CallContext& ctx,
+                             int attempts) {
   const std::uint64_t first = offset / kBlock;
   const std::uint64_t end = (offset + length + kBlock - 1) / kBlock;
   std::vector<std::shared_ptr<Flight>> flights;  // kept: they may hold blocks in memory
@@ -585,7 +590,11 @@ Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const C
     if (block.empty()) {
       // pread, not the mapping: a disk that fails answers with an error here and with SIGBUS there.
       const std::span<std::byte> out(copy.get() + (from - offset), to - from);
-      LEAT_RETURN_IF_ERROR(os::PreadAll(disk()->data.get(), out, from));
+      if (Status read = os::PreadAll(disk()->data.get(), out, from); !read) {
+        Forget(from, to - from);
+        if (attempts == 1) return std::unexpected(std::move(read).error());
+        return Read(offset, length, ctx, attempts - 1);
+      }
     } else {
       std::memcpy(copy.get() + (from - offset), block.data() + (from - b * kBlock), to - from);
     }

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "engine/local/run.h"
 #include "job/mount_spec.h"
+#include "net/url.h"
 
 namespace leat::cli {
 namespace {
@@ -36,7 +37,8 @@ Examples:
   leat run -m s3://bucket/images -m /out=./results,rw -- python3 train.py /data /out
   leat run -m /data=s3://bucket/train,mode=copy -- python3 train.py     (fetched before the start)
   leat run -m /data=s3://bucket/train,etag=mf:5d1c... -- python3 train.py  (exactly these contents)
-  leat run -m /w=https://host/weights.bin,endpoint=... -- ls -l /w
+  leat run -m /w=https://host/weights.bin -- ls -l /w
+  leat run -m /data=s3://bucket/train,endpoint=https://store.lab:9000,profile=lab -- python3 train.py
   leat run --dry-run -m s3://bucket/prefix -- true
 
 Options of a mount, behind commas: ro rw mode=stream|copy etag= version= name= profile= region= endpoint= anon requester_pays.
@@ -265,9 +267,8 @@ int Main(int argc, char** argv) {
       what = fmt::format("there is no {} \"{}\"",
                          unknown[0].starts_with('-') ? "option" : "command", unknown[0]);
     }
-    // It may quote a word of ours: the query of a URL may be a secret.
-    if (what.find("://") != std::string::npos) what.resize(std::min(what.find('?'), what.size()));
-    Say(fmt::format("{} (leat {}--help)", what, is_run ? "run " : ""));
+    // It may quote a word that holds a secret.
+    Say(fmt::format("{} (leat {}--help)", net::Redacted(what), is_run ? "run " : ""));
     return is_run ? kRunRefused : kUsage;
   }
   SetQuiet(common.quiet);
@@ -277,8 +278,8 @@ int Main(int argc, char** argv) {
     // "leat run -m SOURCE command" without "--" is understood too.
     std::vector<std::string> words_left = run->remaining();
     if (!words_left.empty() && words_left[0].starts_with('-')) {
-      return Refuse(Error(Errc::kInvalid,
-                          fmt::format("there is no option {} (leat run --help)", words_left[0])),
+      return Refuse(Error(Errc::kInvalid, fmt::format("there is no option {} (leat run --help)",
+                                                      net::Redacted(words_left[0]))),
                     kRunRefused);
     }
     words_left.insert(words_left.end(), command.begin(), command.end());

@@ -3,6 +3,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -63,6 +64,40 @@ class Findings {
   bool bad_ = false;
 };
 
+void LookAtCredentials(job::Remote& remote, Findings& findings, bool* anonymous) {
+  using Verdict = Findings::Verdict;
+  auth::CredentialProvider* const provider = remote.credentials();
+  if (provider == nullptr) return;
+  const auto credentials = provider->Get({});
+  *anonymous = credentials && credentials->anonymous();
+  findings.Add(credentials ? Verdict::kGood : Verdict::kBad, "credentials",
+               !credentials ? credentials.error().message()
+               : *anonymous ? "none found: requests to S3 are anonymous"
+                            : "S3: from " + credentials->provider);
+}
+
+void LookAtEndpoint(job::Remote& remote, Findings& findings) {
+  using Verdict = Findings::Verdict;
+  const auto greeting = remote.Greet(CallContext{}.Within(std::chrono::seconds(20)));
+  if (!greeting) {
+    return findings.Add(Verdict::kBad, "endpoint",
+                        fmt::format("{}: {}", remote.endpoint(), greeting.error().message()));
+  }
+  findings.Add(Verdict::kGood, "endpoint",
+               fmt::format("{} answers in {} ms", remote.endpoint(), greeting->took.count()));
+  if (!greeting->ahead) return;
+  const std::int64_t ahead = greeting->ahead->count();
+  if (std::abs(ahead) <= 60) {
+    findings.Add(Verdict::kGood, "clock", "agrees with the endpoint's");
+  } else {
+    findings.Add(Verdict::kLess, "clock",
+                 fmt::format("{} s {} the endpoint's: leat makes up for it, other programs are "
+                             "refused (timedatectl set-ntp true)",
+                             FormatCount(static_cast<std::uint64_t>(std::abs(ahead))),
+                             ahead > 0 ? "behind" : "ahead of"));
+  }
+}
+
 void LookAtSource(const std::string& text, const job::Home& home, Findings& findings) {
   using Verdict = Findings::Verdict;
   auto spec = job::ParseSourceWithOptions(text);
@@ -76,22 +111,35 @@ void LookAtSource(const std::string& text, const job::Home& home, Findings& find
   store::RequestCounts counts;
   auto remote = job::Remote::Open(*spec, tools, &counts);
   if (!remote) return findings.Add(Verdict::kBad, "source", remote.error().message());
-  if (auth::CredentialProvider* provider = (*remote)->credentials()) {
-    const auto credentials = provider->Get({});
-    if (!credentials)
-      return findings.Add(Verdict::kBad, "credentials", credentials.error().message());
-    findings.Add(Verdict::kGood, "credentials",
-                 credentials->anonymous() ? "none found: requests are anonymous"
-                                          : "from " + credentials->provider);
-  }
-  if (!(*remote)->endpoint().empty())
-    findings.Add(Verdict::kGood, "endpoint", (*remote)->endpoint());
+  bool anonymous = false;
+  LookAtCredentials(**remote, findings, &anonymous);
+  LookAtEndpoint(**remote, findings);
   const auto taken = (*remote)->TakeSnapshot({}, [](std::uint64_t) {});
   if (!taken) return findings.Add(Verdict::kBad, "source", taken.error().message());
   findings.Add(Verdict::kGood, "source",
                fmt::format("{}: {} files, {}", spec->source.ForMessages(),
                            FormatCount(taken->index->file_count()),
                            FormatBytes(taken->index->total_bytes())));
+}
+
+/// What a source on S3 would meet.
+void LookAtS3(const job::Home& home, Findings& findings) {
+  using Verdict = Findings::Verdict;
+  job::MountSpec any;
+  any.source.kind = job::Source::Kind::kS3;
+  any.source.bucket = "BUCKET";
+  job::Toolbox tools = job::MakeToolbox(config::ProcessEnvironment(), home);
+  store::RequestCounts counts;
+  auto remote = job::Remote::Open(any, tools, &counts);
+  if (!remote) return findings.Add(Verdict::kBad, "credentials", remote.error().message());
+  bool anonymous = false;
+  LookAtCredentials(**remote, findings, &anonymous);
+  // A laptop that has nothing to do with AWS need not reach it.
+  if (anonymous && (*remote)->endpoint().find(".amazonaws.com") != std::string::npos) {
+    findings.Add(Verdict::kGood, "endpoint", "not tried (leat doctor s3://bucket does)");
+  } else {
+    LookAtEndpoint(**remote, findings);
+  }
 }
 
 }  // namespace
@@ -227,22 +275,10 @@ int Doctor(bool json, const std::string& source) {
   }
   findings.Add(Verdict::kGood, "memory",
                fmt::format("{} for data in flight", FormatBytes(home->memory_bytes)));
-  if (!source.empty()) {
-    LookAtSource(source, *home, findings);
+  if (source.empty()) {
+    LookAtS3(*home, findings);
   } else {
-    const auto env = config::ProcessEnvironment();
-    if (const auto aws = config::AwsConfig::Load(env); !aws) {
-      findings.Add(Verdict::kBad, "credentials", aws.error().message());
-    } else {
-      const auto http = net::MakeHttpClient();
-      const auto chain = auth::MakeAwsChain({}, env, *aws, *http, SystemClock());
-      const auto credentials = chain->Get({});
-      findings.Add(credentials ? Verdict::kGood : Verdict::kBad, "credentials",
-                   !credentials               ? credentials.error().message()
-                   : credentials->anonymous() ? "none found: requests to S3 are anonymous"
-                                              : "S3: from " + credentials->provider);
-    }
-    findings.Add(Verdict::kGood, "endpoint", "not tried (leat doctor s3://bucket does)");
+    LookAtSource(source, *home, findings);
   }
   findings.Print(json);
   return findings.bad() ? 1 : 0;

@@ -264,16 +264,20 @@ class DataProcess {
   Status AttachCopy(std::size_t i, const std::shared_ptr<const snapshot::Content>& content,
                     const CallContext& ctx) {
     Attachment& attachment = attachments_[i];
-    if (options_.plan_only) {
-      Estimate(*content, served_[i], *attachment.board);
-      attachment.result.how = AttachResult::How::kBind;
-      return {};
-    }
     transfer::TreeOptions options;
     options.content = content;
     options.cache = served_[i].cache.get();
     options.fallback_dir = options_.home.dir.empty() ? "" : options_.home.dir + "/trees";
     options.source = attachment.spec.source.ForMessages();
+    if (options_.plan_only) {
+      if (transfer::IsPublished(options)) {
+        attachment.board->cached_bytes = content->index->total_bytes();
+      } else {
+        Estimate(*content, served_[i], *attachment.board);
+      }
+      attachment.result.how = AttachResult::How::kBind;
+      return {};
+    }
     LEAT_ASSIGN_OR_RETURN(transfer::Tree tree, transfer::PublishTree(options, ctx));
     attachment.board->cached_bytes = tree.reused ? content->index->total_bytes() : 0;
     attachment.result.how = AttachResult::How::kBind;

@@ -187,7 +187,7 @@ class Builder {
       LEAT_RETURN_IF_ERROR(os::AttachTree(trees_[i], target));
       // An attached folder may hold what the job must not see.
       for (const std::string& hidden : isolation_.hidden) {
-        const std::string& source = attachment.result.path;
+        const std::string source = attachment.result.path == "/" ? "" : attachment.result.path;
         if (attachment.spec.source.kind == Source::Kind::kLocal &&
             hidden.starts_with(source + "/")) {
           LEAT_RETURN_IF_ERROR(Hide(target + hidden.substr(source.size())));

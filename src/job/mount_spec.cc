@@ -153,7 +153,7 @@ Result<Source> ParseSource(std::string_view text) {
                   fmt::format("{}: remotes of rclone's configuration are not supported by this "
                               "version; use an s3://, "
                               "https:// or file:// URL, or ./ in front for a file of that name",
-                              text.substr(0, text.find('?'))));
+                              net::Redacted(text)));
     }
     out.path = text;
     return out;
@@ -165,8 +165,8 @@ Result<Source> ParseSource(std::string_view text) {
   });
   if (lower == "file") {
     if (!rest.starts_with('/'))
-      return Fail(Errc::kInvalid,
-                  fmt::format("{}: a file:// URL has three slashes (file:///path)", text));
+      return Fail(Errc::kInvalid, fmt::format("{}: a file:// URL has three slashes (file:///path)",
+                                              net::Redacted(text)));
     out.path = rest;
     return out;
   }
@@ -177,7 +177,14 @@ Result<Source> ParseSource(std::string_view text) {
     out.key = rest.substr(std::min(slash + 1, rest.size()));
     if (out.bucket.empty())
       return Fail(Errc::kInvalid,
-                  fmt::format("{}: the bucket's name is missing (s3://bucket/prefix)", text));
+                  fmt::format("{}: the bucket's name is missing (s3://bucket/prefix)",
+                              net::Redacted(text)));
+    if (const std::size_t at = out.bucket.rfind('@'); at != std::string::npos) {
+      return Fail(Errc::kInvalid,
+                  fmt::format("s3://...{}: a URL is no place for keys; leave them to the "
+                              "environment or a profile (profile=)",
+                              Printable(std::string_view(out.bucket).substr(at))));
+    }
     if (out.key.size() > 1024)
       return Fail(Errc::kInvalid, "the key is longer than S3's 1,024 bytes");
     return out;
@@ -200,7 +207,7 @@ Result<Source> ParseSource(std::string_view text) {
   }
   return Fail(Errc::kInvalid, fmt::format("{}: there is no scheme \"{}://\" (s3://, https://, "
                                           "http://, file:// and paths are known)",
-                                          Printable(text), *scheme));
+                                          net::Redacted(text), *scheme));
 }
 
 Result<MountSpec> ParseSourceWithOptions(std::string_view text) {

@@ -115,11 +115,10 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
     options.addressing_style = settings.addressing_style;
     options.ca_file = settings.ca_bundle;
     options.requester_pays = spec.requester_pays;
-    remote->endpoint_ = settings.endpoint;
+    remote->ca_file_ = settings.ca_bundle;
     LEAT_ASSIGN_OR_RETURN(driver, store::s3::MakeS3Store(std::move(options), *remote->credentials_,
                                                          *tools.http, *tools.clock));
   } else {
-    remote->endpoint_ = spec.source.origin;
     store::http::HttpOptions http;
     http.origin = spec.source.origin;
     if (!spec.source.user_info.empty()) {
@@ -136,6 +135,26 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
 void Remote::SetRetryTotal(std::chrono::milliseconds total, int attempts) {
   policy_.total = total;
   policy_.max_attempts = attempts;
+}
+
+std::string Remote::endpoint() const {
+  if (spec_.source.kind == Source::Kind::kHttp) return spec_.source.origin;
+  const std::string_view identity = store_->Identity();
+  return std::string(identity.substr(0, identity.find(' ')));
+}
+
+Result<Remote::Greeting> Remote::Greet(const CallContext& ctx) {
+  net::HttpRequest request{.method = "HEAD", .url = endpoint() + "/"};
+  request.ca_file = ca_file_;
+  const auto began = std::chrono::steady_clock::now();
+  LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, tools_.http->Perform(request, ctx));
+  Greeting greeting;
+  greeting.took = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::steady_clock::now() - began);
+  if (const auto date = net::ParseHttpDate(response.headers.Get("Date").value_or(""))) {
+    greeting.ahead = std::chrono::duration_cast<std::chrono::seconds>(*date - tools_.clock->Now());
+  }
+  return greeting;
 }
 
 std::string Remote::SavedName(std::string_view prefix) const {

@@ -53,7 +53,15 @@ class Remote {
   store::ObjectStore& store() { return *store_; }
   std::shared_ptr<store::ObjectStore> shared_store() { return store_; }
   auth::CredentialProvider* credentials() { return credentials_.get(); }
-  const std::string& endpoint() const { return endpoint_; }
+  /// The server's URL: "https://s3.amazonaws.com", "http://ceph.lab:8000".
+  std::string endpoint() const;
+
+  struct Greeting {
+    std::chrono::milliseconds took;
+    std::optional<std::chrono::seconds> ahead;  ///< of our clock; none where it told no time
+  };
+  /// What any answer of the server's tells, whether or not it lets us in.
+  Result<Greeting> Greet(const CallContext& ctx);
 
   /// From now on failures are retried for this long: seconds while attaching, longer while a job
   /// runs. Not while calls are under way.
@@ -80,7 +88,7 @@ class Remote {
   std::unique_ptr<config::AwsConfig> aws_;
   std::unique_ptr<auth::CredentialProvider> credentials_;
   std::shared_ptr<store::ObjectStore> store_;  // owned by this and by the snapshot's content
-  std::string endpoint_;
+  std::string ca_file_;
 };
 
 }  // namespace leat::job

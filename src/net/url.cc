@@ -6,6 +6,8 @@
 #include <array>
 #include <charconv>
 
+#include "base/log.h"
+
 namespace leat::net {
 namespace {
 
@@ -28,26 +30,6 @@ int HexValue(char c) {
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
-}
-
-// What of a malformed URL can be shown: nothing that could be a password or a signature.
-std::string Redacted(std::string_view text) {
-  text = text.substr(0, text.find_first_of("?#"));
-  std::string out;
-  if (const auto scheme = text.find("://"); scheme != text.npos) {
-    out = text.substr(0, scheme + 3);
-    text.remove_prefix(scheme + 3);
-  }
-  if (const auto at = text.rfind('@'); at != text.npos) text.remove_prefix(at + 1);
-  for (const char c : text) {
-    const auto u = static_cast<unsigned char>(c);
-    if (u < 0x20 || u == 0x7f) {
-      out += fmt::format("\\x{:02x}", u);
-    } else {
-      out += c;
-    }
-  }
-  return out;
 }
 
 int DefaultPort(std::string_view scheme) { return scheme == "http" ? 80 : 443; }
@@ -200,6 +182,19 @@ std::string RemoveDotSegments(std::string_view path) {
     }
   }
   return out;
+}
+
+std::string Redacted(std::string_view text) {
+  std::string out(text.substr(0, text.find_first_of("?#")));
+  const bool cut = out.size() < text.size();
+  if (const std::size_t at = out.rfind('@'); at != std::string::npos) {
+    const std::size_t scheme = out.find("://");
+    const bool has_scheme = scheme < at;
+    const std::size_t begin = has_scheme ? scheme + 3 : out.find_last_of(" =", at) + 1;
+    // "image@2x.png" is nobody's password.
+    if (has_scheme || out.find(':', begin) < at) out.replace(begin, at - begin, "...");
+  }
+  return Printable(cut ? out + "..." : out);
 }
 
 Result<Url> ResolveUrl(const Url& base, std::string_view reference) {

@@ -31,6 +31,10 @@ struct Url {
 /// kInvalid for another scheme, no host, a bad port, control characters or spaces. A fragment is
 /// dropped.
 Result<Url> ParseUrl(std::string_view text);
+/// `text`, which somebody may have meant for a URL, without what could be a secret in it: what
+/// stands before an '@', what follows a '?' or '#'; printable. For messages about what was not
+/// understood.
+std::string Redacted(std::string_view text);
 /// What a Location header means at `base` (RFC 3986, 5.2); spaces in it are forgiven. User info is
 /// kept on the same origin.
 Result<Url> ResolveUrl(const Url& base, std::string_view reference);

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <random>
 #include <thread>
 
 #include "base/bytes.h"
@@ -75,12 +76,17 @@ Result<std::string> ReadFile(const std::string& path, std::size_t max_bytes) {
 }
 
 Status WriteFileAtomic(const std::string& path, std::string_view contents, mode_t mode) {
-  const std::string temporary = path + ".tmp-" + std::to_string(::getpid());
+  // A killed process's leftover must not be in the way of one that has its number (containers).
+  std::random_device random;
+  const std::string temporary = path + ".tmp-" + std::to_string(random());
   LEAT_ASSIGN_OR_RETURN(const UniqueFd fd,
                         Open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode));
   Cleanup remove([&] { ::unlink(temporary.c_str()); });
-  LEAT_RETURN_IF_ERROR(PwriteAll(
-      fd.get(), {reinterpret_cast<const std::byte*>(contents.data()), contents.size()}, 0));
+  if (Status written = PwriteAll(
+          fd.get(), {reinterpret_cast<const std::byte*>(contents.data()), contents.size()}, 0);
+      !written) {
+    return Fail(std::move(written), temporary);
+  }
   if (::fdatasync(fd.get()) != 0) return FailErrno(errno, "syncing " + temporary);
   if (::rename(temporary.c_str(), path.c_str()) != 0)
     return FailErrno(errno, "renaming to " + path);

@@ -417,22 +417,42 @@ Status LinkCached(const TreeOptions& options, const std::string& part, std::uint
   return {};
 }
 
+std::string BaseOf(const TreeOptions& options) {
+  const std::string in_cache = options.cache->trees_dir();
+  return in_cache.empty() ? options.fallback_dir : in_cache;
+}
+
+std::string PathOf(const TreeOptions& options) {
+  const snapshot::Snapshot& index = *options.content->index;
+  return BaseOf(options) + "/" +
+         cache::Identity::Of(
+             fmt::format("{}\n{}\n{}", index.store_identity(), index.prefix(), index.pin()))
+             .Hex();
+}
+
+/// Nothing of it can have been lost with the power.
+bool IsTrusted(const std::optional<LeaseText>& lease) {
+  return lease && (lease->synced || lease->boot == BootId());
+}
+
 }  // namespace
+
+bool IsPublished(const TreeOptions& options) {
+  const std::string path = PathOf(options);
+  const auto lease = os::Open(path + ".lease", O_RDONLY);
+  return lease && os::Exists(path) && IsTrusted(LeaseText::Read(lease->get()));
+}
 
 Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
   const snapshot::Snapshot& index = *options.content->index;
-  std::string base = options.cache->trees_dir();
-  const bool in_cache = !base.empty();
-  if (!in_cache) base = options.fallback_dir;
+  const std::string base = BaseOf(options);
+  const bool in_cache = !options.cache->trees_dir().empty();
   if (base.empty())
     return Fail(
         Errc::kNoSpace,
         options.source + ": mode=copy needs a folder to copy to; set LEAT_HOME or LEAT_CACHE_DIR");
   LEAT_RETURN_IF_ERROR(os::MakeDirs(base, 0700));
-  const std::string name = cache::Identity::Of(fmt::format("{}\n{}\n{}", index.store_identity(),
-                                                           index.prefix(), index.pin()))
-                               .Hex();
-  const std::string path = base + "/" + name;
+  const std::string path = PathOf(options);
   const std::string part = path + ".part";
 
   for (;;) {
@@ -447,13 +467,10 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     };
     LEAT_RETURN_IF_ERROR(os::Flock(tree.lease.get(), false, true));
     if (!current()) continue;
-    if (os::Exists(path)) {
-      const auto text = LeaseText::Read(tree.lease.get());
-      if (text && (text->synced || text->boot == BootId())) {
-        ::futimens(tree.lease.get(), nullptr);
-        tree.reused = true;
-        return tree;
-      }
+    if (os::Exists(path) && IsTrusted(LeaseText::Read(tree.lease.get()))) {
+      ::futimens(tree.lease.get(), nullptr);
+      tree.reused = true;
+      return tree;
     }
     if (!os::Flock(tree.lease.get(), true, false)) {
       Progress("waiting for another run that copies " + options.source);
@@ -468,7 +485,7 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     }
     if (!current()) continue;
     const auto text_there = LeaseText::Read(tree.lease.get());
-    const bool trusted = text_there && (text_there->synced || text_there->boot == BootId());
+    const bool trusted = IsTrusted(text_there);
     if (trusted && os::Exists(path)) continue;  // made while we waited
     if (!trusted) {
       // It may have holes since the power went, finished or half-made.

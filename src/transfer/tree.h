@@ -34,6 +34,8 @@ struct Tree {
 /// one's files are gone on with. kNoSpace: the sentence says how much is needed. A tree whose bytes
 /// may not have reached the disk before a power loss is not used again.
 Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx);
+/// Whether the tree is there, so that PublishTree would have nothing to do.
+bool IsPublished(const TreeOptions& options);
 
 }  // namespace leat::transfer
 

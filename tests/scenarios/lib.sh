@@ -112,7 +112,8 @@ begin() {
   rm -f "$T/in"
   mkfifo "$T/in"
   : >"$T/out" >"$T/err"
-  "$LEAT" "$@" <"$T/in" >"$T/out" 2>"$T/err" &
+  # (a shell's background processes ignore Ctrl-C; leat hands that on)
+  env --default-signal=INT,QUIT "$LEAT" "$@" <"$T/in" >"$T/out" 2>"$T/err" &
   leat=$!
   exec 9>"$T/in"
 }

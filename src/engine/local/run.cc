@@ -28,6 +28,7 @@
 #include "engine/local/links.h"
 #include "engine/local/stats.h"
 #include "job/isolation.h"
+#include "net/url.h"
 #include "os/mount.h"
 
 namespace leat::engine::local {
@@ -179,8 +180,11 @@ class Supervisor {
     }
     isolation_.abilities = abilities_;
     isolation_.pid_namespace = WantsOwnPids() && abilities_.pid_namespace;
-    isolation_.hidden = {options_.home.dir, options_.home.cache_dir};
-    std::erase(isolation_.hidden, "");
+    for (const std::string& dir : {options_.home.dir, options_.home.cache_dir}) {
+      // Where a link leads to is what an attached folder would show.
+      char resolved[PATH_MAX];
+      if (::realpath(dir.c_str(), resolved) != nullptr) isolation_.hidden.emplace_back(resolved);
+    }
     isolation_.fuse_device = fuse_device_;
     isolation_.uid = uid_;
     isolation_.gid = gid_;
@@ -312,7 +316,9 @@ class Supervisor {
           return kOurFailure;
         }
         const bool missing = error == ENOENT || error == ENOTDIR;
-        Say(fmt::format("{}: {}", message->text,
+        // A source that was meant for -m may stand where the command is expected.
+        const bool url = message->text.find(":/") != std::string::npos;
+        Say(fmt::format("{}: {}", url ? net::Redacted(message->text) : message->text,
                         missing ? "command not found" : std::strerror(error)));
         return missing ? 127 : 126;
       }
@@ -476,6 +482,10 @@ int MountForeground(MountOptions options) {
   if (options.spec.source.kind == job::Source::Kind::kLocal) {
     return fail(Error(Errc::kInvalid, options.spec.source.ForMessages() +
                                           " is on this machine already and needs no mount"));
+  }
+  if (options.spec.mode == job::Mode::kCopy) {
+    return fail(Error(Errc::kInvalid, options.spec.source.ForMessages() +
+                                          ": mode=copy is for leat run; a mount streams"));
   }
   struct stat st;
   if (::stat(dir.c_str(), &st) != 0) return fail(FailErrno(errno, dir).error());

@@ -36,6 +36,12 @@ std::string Dump(const ordered_json& document) {
   return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
+/// ", $0.0012 at AWS's price": for orientation, whatever the store.
+std::string Price(const job::Attachment& a, double dollars) {
+  if (a.spec.source.kind != job::Source::Kind::kS3) return "";
+  return fmt::format(", ${:.{}f} at AWS's price", dollars, dollars < 0.01 ? 6 : 2);
+}
+
 double Seconds(std::uint64_t ns) { return static_cast<double>(ns) / 1e9; }
 
 }  // namespace
@@ -87,18 +93,18 @@ std::string StatsTable(const std::vector<job::Attachment>& attachments) {
     const job::Board& b = *a.board;
     out += fmt::format(
         "{} from {}\n"
-        "  requests   {} GET, {} LIST, {} HEAD, {} retries\n"
+        "  requests   {} GET, {} LIST, {} HEAD, {} retries{}\n"
         "  received   {}\n"
         "  read       {} in {} files, {} failed\n"
         "  cache      {} found, {} fetched, {} without room, {} damaged\n"
         "  waited     {:.2f} s\n",
         a.spec.target, a.spec.source.ForMessages(), FormatCount(b.requests.gets),
         FormatCount(b.requests.lists), FormatCount(b.requests.heads),
-        FormatCount(b.requests.retries), FormatBytes(b.requests.bytes_in),
-        FormatBytes(b.reads.read_bytes), FormatCount(b.reads.files), FormatCount(b.reads.errors),
-        FormatBytes(b.cache.hit_bytes), FormatBytes(b.cache.miss_bytes),
-        FormatBytes(b.cache.not_admitted), FormatCount(b.cache.dropped),
-        Seconds(b.reads.waited_ns));
+        FormatCount(b.requests.retries), Price(a, b.requests.cost()),
+        FormatBytes(b.requests.bytes_in), FormatBytes(b.reads.read_bytes),
+        FormatCount(b.reads.files), FormatCount(b.reads.errors), FormatBytes(b.cache.hit_bytes),
+        FormatBytes(b.cache.miss_bytes), FormatBytes(b.cache.not_admitted),
+        FormatCount(b.cache.dropped), Seconds(b.reads.waited_ns));
   }
   return out;
 }
@@ -119,6 +125,7 @@ std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_
                           {"head", b.requests.heads.load()},     {"put", b.requests.puts.load()},
                           {"delete", b.requests.deletes.load()}, {"total", b.requests.requests()},
                           {"retries", b.requests.retries.load()}};
+      item["requests_cost_usd"] = b.requests.cost();
       item["received_bytes"] = b.requests.bytes_in.load();
       item["read_bytes"] = b.reads.read_bytes.load();
       item["read_files"] = b.reads.files.load();
@@ -148,9 +155,10 @@ std::string PlanTable(const std::vector<job::Attachment>& attachments) {
     const std::uint64_t bytes = b.bytes, cached = b.cached_bytes;
     out += fmt::format(
         "  objects    {}\n  bytes      {}\n  in cache   {} ({} %)\n  requests   about {} to read "
-        "all of it once\n",
+        "all of it once{}\n",
         FormatCount(b.files), FormatBytes(bytes), FormatBytes(cached),
-        bytes == 0 ? 100 : cached * 100 / bytes, FormatCount(b.estimated_requests));
+        bytes == 0 ? 100 : cached * 100 / bytes, FormatCount(b.estimated_requests),
+        Price(a, store::RequestCounts::kReadCost * static_cast<double>(b.estimated_requests)));
   }
   return out;
 }
@@ -167,6 +175,8 @@ std::string PlanJson(const std::vector<job::Attachment>& attachments) {
       item["bytes"] = a.board->bytes.load();
       item["cached_bytes"] = a.board->cached_bytes.load();
       item["estimated_requests"] = a.board->estimated_requests.load();
+      item["estimated_cost_usd"] =
+          store::RequestCounts::kReadCost * static_cast<double>(a.board->estimated_requests);
     }
     list.push_back(std::move(item));
   }
