@@ -8,14 +8,17 @@
 
 namespace leat {
 
-ThreadPool::~ThreadPool() {
+void ThreadPool::Shutdown() {
+  std::deque<std::function<void()>> dropped;
   {
     const std::lock_guard lock(mutex_);
     closing_ = true;
-    jobs_.clear();
+    dropped.swap(jobs_);
   }
   wake_.notify_all();
-  for (std::thread& t : threads_) t.join();
+  for (std::thread& t : threads_) {
+    if (t.joinable()) t.join();
+  }
 }
 
 void ThreadPool::Enqueue(std::function<void()> job, bool first) {

@@ -14,11 +14,11 @@
 namespace leat {
 
 /// Threads are started when there is work for them, up to `max_threads`, and live as long as the
-/// pool. Thread-safe. The destructor drops what has not begun and waits for what has.
+/// pool. Thread-safe. The destructor is a Shutdown.
 class ThreadPool {
  public:
   explicit ThreadPool(std::size_t max_threads) : max_threads_(max_threads) {}
-  ~ThreadPool();
+  ~ThreadPool() { Shutdown(); }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
@@ -28,6 +28,8 @@ class ThreadPool {
   void SubmitFirst(std::function<void()> job) { Enqueue(std::move(job), true); }
   /// Jobs that have not begun.
   std::size_t queued() const;
+  /// Drops what has not begun and waits for what has; what is submitted later never begins.
+  void Shutdown();
   /// Returns when nothing is queued or running.
   void Wait();
 

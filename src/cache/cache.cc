@@ -71,7 +71,7 @@ Cache::~Cache() { Shutdown(); }
 
 void Cache::Shutdown() {
   stop_.request_stop();
-  pool_.reset();
+  pool_->Shutdown();
   if (disk_ != nullptr) disk_->Leave();
 }
 

@@ -247,7 +247,9 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   Status FetchMissing(Flight& flight);
   Status FetchToDisk(OnDisk& on, std::uint64_t first, std::uint64_t end);
   Status FetchToMemory(Flight& flight, std::uint64_t first, std::uint64_t end);
-  Status Finalize(const CallContext& ctx);
+  /// Syncs and checks the whole of it, and records that. False: another process is at it, which is
+  /// left to it where `may_wait`.
+  Result<bool> Finalize(const CallContext& ctx, bool may_wait);
   std::unexpected<Error> Poison(const std::string& why);
 
   Cache& cache_;

@@ -15,6 +15,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <stop_token>
 #include <thread>
 
 namespace leat::cache {
@@ -232,6 +233,61 @@ TEST_F(CacheTest, BlockThatTheDiskDoesNotGiveBackIsFetchedAgainForAReadThatIsPar
   ASSERT_TRUE(data) << data.error().message();
   EXPECT_TRUE(Same("big", 0, data->bytes));
   EXPECT_EQ(counts_.dropped, 1u);
+}
+
+TEST_F(CacheTest, FetchesThatAreQueuedHoldNoMemoryThatThoseUnderWayWaitFor) {
+  MemoryBudget budget(16 * kMiB);
+  CacheOptions options;  // no disk: all that is fetched needs memory
+  options.budget = &budget;
+  auto cache = Cache::Open(options);
+  auto file = cache->OpenLarge(Key("big", 64 * kMiB), cache->Hold("s3://b"), Fetch("big"));
+  std::stop_source stop;
+  std::jthread watchdog([&](std::stop_token done) {
+    for (int i = 0; i < 2000 && !done.stop_requested(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    stop.request_stop();
+  });
+  file->Start(0, 60 * kMiB, kMiB, true);
+  for (std::uint64_t at = 0; at < 60 * kMiB; at += 7 * kMiB) {
+    const auto data = file->Read(at, 1, {stop.get_token()});
+    ASSERT_TRUE(data) << data.error().message();
+  }
+}
+
+TEST_F(CacheTest, FileWhoseOwnerIsBeingEvictedIsPassedThroughMemoryAndTakesNoRoom) {
+  const std::uint64_t size = 2 * kMiB;
+  {
+    auto cache = Open();
+    ASSERT_TRUE(cache->OpenLarge(Key("big", size), cache->Hold("s3://b"), Fetch("big"))
+                    ->Complete(kMiB, {}));
+  }
+  const auto names = os::ListDir(root_ + "/cache/leases");
+  ASSERT_EQ(names->size(), 1u);
+  const auto eviction = os::Open(root_ + "/cache/leases/" + names->front(), O_RDWR);
+  ASSERT_TRUE(os::Flock(eviction->get(), true, false));
+  auto cache = Open(3 * kMiB);
+  auto file = cache->OpenLarge(Key("big", size), cache->Hold("s3://b"), Fetch("big"));
+  for (int i = 0; i < 200; ++i) {
+    const auto data = file->Read(static_cast<std::uint64_t>(i % 16) * kBlock, 100, {});
+    ASSERT_TRUE(data) << data.error().message();
+  }
+  EXPECT_TRUE(cache->Reserve(kMiB - 64 * kKiB, 1));
+}
+
+TEST_F(CacheTest, RoomThatAKilledProcessHadReservedIsThereAgainForTheNextThatIsAlone) {
+  {
+    auto cache = Open(kMiB);
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      auto mine = Open(kMiB);
+      ::_exit(mine->Reserve(700 * kKiB, 1) ? 0 : 1);  // as if killed
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(pid, &status, 0), pid);
+    ASSERT_EQ(status, 0);
+    EXPECT_FALSE(cache->Reserve(700 * kKiB, 1));
+  }  // the last one leaves in order
+  EXPECT_TRUE(Open(kMiB)->Reserve(700 * kKiB, 1));
 }
 
 TEST_F(CacheTest, LimitThatNobodyGaveIsHalfOfWhatIsFreeAndOfWhatItHolds) {

@@ -86,7 +86,8 @@ struct Disk::Shared {
   std::atomic<std::uint32_t> next_segment;
   std::atomic<std::uint32_t> clean;  // the last to leave closed the door
   std::array<char, 40> boot;         // when this was true; it is never synced
-  char reserved[4096 - 24 - 40];
+  std::atomic<std::uint32_t> users;  // came, and have not left in order
+  char reserved[4096 - 24 - 40 - 4];
   std::atomic<std::uint32_t> alive[kSegmentTable];  // segment n lives: alive[n % size] == n
 };
 
@@ -260,6 +261,9 @@ Status Disk::Initialize(bool alone) {
     shared_->boot = BootId();
   }
   shared_->clean = 0;
+  if (alone) shared_->users = 0;
+  shared_->users += 1;
+  counted_ = true;
 
   const std::string index_path = dir_ + "/index";
   const auto alive = [this](std::uint32_t segment) { return SegmentAlive(segment); };
@@ -285,7 +289,9 @@ Disk::~Disk() {
 void Disk::Leave() {
   if (shared_ == nullptr || !in_use_) return;
   const auto opening = os::Open(dir_ + "/opening.lock", O_RDWR);
-  if (opening && os::Flock(opening->get(), true, false) && os::Flock(in_use_.get(), true, false)) {
+  // One that was killed never leaves: what it had reserved is found out by the next that is alone.
+  if (opening && os::Flock(opening->get(), true, false) && std::exchange(counted_, false) &&
+      shared_->users.fetch_sub(1) == 1 && os::Flock(in_use_.get(), true, false)) {
     shared_->clean = 1;
   }
   in_use_.Reset();
@@ -375,10 +381,10 @@ std::optional<Data> Disk::Find(const FileKey& key, std::atomic<std::uint64_t>* d
     return std::nullopt;
   }
   const std::uint64_t begin = place->offset + sizeof(RecordHeader);
-  std::atomic<std::uint64_t>& mark = VerifiedOf(*place).places[place->slot];
+  std::atomic<std::uint64_t>* const mark = MarkOf(*place);
   // Never 0: a segment has a number.
   const std::uint64_t here = (static_cast<std::uint64_t>(place->segment) << 32) | place->offset;
-  if (mark.load(std::memory_order_acquire) == here) {
+  if (mark != nullptr && mark->load(std::memory_order_acquire) == here) {
     return Data{{segment->map.data() + begin, key.size}, nullptr};
   }
   // pread, not the mapping: a disk that fails answers with an error here and with SIGBUS there.
@@ -395,29 +401,34 @@ std::optional<Data> Disk::Find(const FileKey& key, std::atomic<std::uint64_t>* d
     index_->Remove(key.id, *place);
     return std::nullopt;
   }
-  mark.store(here, std::memory_order_release);
+  if (mark != nullptr) mark->store(here, std::memory_order_release);
   return Data{bytes, buffer};
 }
 
-Disk::Verified& Disk::VerifiedOf(const Place& place) {
+std::atomic<std::uint64_t>* Disk::MarkOf(const Place& place) {
   Verified* verified = verified_.load(std::memory_order_acquire);
-  if (verified != nullptr && verified->generation == place.generation) return *verified;
-  const std::lock_guard lock(verified_mutex_);
-  for (const auto& known : verified_owned_) {
-    if (known->generation == place.generation) return *known;
+  if (verified == nullptr || verified->generation != place.generation) {
+    const std::lock_guard lock(verified_mutex_);
+    const auto known =
+        std::ranges::find(verified_owned_, place.generation,
+                          [](const std::unique_ptr<Verified>& v) { return v->generation; });
+    if (known != verified_owned_.end()) {
+      verified = known->get();
+    } else {
+      auto fresh = std::make_unique<Verified>();
+      fresh->generation = place.generation;
+      fresh->places =
+          std::vector<std::atomic<std::uint64_t>>(std::max(index_->slots(), place.slot + 1));
+      verified_owned_.push_back(std::move(fresh));
+      verified = verified_owned_.back().get();
+      const Verified* const newest = verified_.load(std::memory_order_acquire);
+      if (newest == nullptr || newest->generation < verified->generation) {
+        verified_.store(verified, std::memory_order_release);
+      }
+    }
   }
-  auto fresh = std::make_unique<Verified>();
-  fresh->generation = place.generation;
-  // A table only grows: the newest is as large as any that this place may be in.
-  fresh->places =
-      std::vector<std::atomic<std::uint64_t>>(std::max(index_->slots(), place.slot + 1));
-  verified_owned_.push_back(std::move(fresh));
-  Verified& made = *verified_owned_.back();
-  verified = verified_.load(std::memory_order_acquire);
-  if (verified == nullptr || verified->generation < made.generation) {
-    verified_.store(&made, std::memory_order_release);
-  }
-  return made;
+  // A smaller table may have taken the name since this place was found in its predecessor.
+  return place.slot < verified->places.size() ? &verified->places[place.slot] : nullptr;
 }
 
 void Disk::Forget(const FileKey& key, std::atomic<std::uint64_t>* dropped) {
@@ -635,7 +646,7 @@ std::vector<Disk::Unit> Disk::Units() const {
   return units;
 }
 
-std::uint64_t Disk::Remove(const Unit& unit) {
+std::optional<std::uint64_t> Disk::Remove(const Unit& unit) {
   switch (unit.kind) {
     case Unit::Kind::kSegment: {
       std::uint32_t expected = unit.segment;
@@ -645,16 +656,17 @@ std::uint64_t Disk::Remove(const Unit& unit) {
     }
     case Unit::Kind::kLarge:
       // What a tree shares stays on the disk, and counted, as long as the tree.
-      if (struct stat st; ::lstat(unit.path.c_str(), &st) == 0 && st.st_nlink > 1) return 0;
+      if (struct stat st; ::lstat(unit.path.c_str(), &st) == 0 && st.st_nlink > 1)
+        return std::nullopt;
       ::unlink((unit.path + ".sums").c_str());
       ::unlink(unit.path.c_str());
       break;
     case Unit::Kind::kTree: {
       // First out of sight, so that a tree is never seen with files missing.
       const std::string going = unit.path + ".going";
-      if (auto s = os::RemoveTree(going); !s) return 0;
-      if (::rename(unit.path.c_str(), going.c_str()) != 0 && errno != ENOENT) return 0;
-      if (!os::RemoveTree(going) || !os::RemoveTree(unit.path + ".part")) return 0;
+      if (auto s = os::RemoveTree(going); !s) return std::nullopt;
+      if (::rename(unit.path.c_str(), going.c_str()) != 0 && errno != ENOENT) return std::nullopt;
+      if (!os::RemoveTree(going) || !os::RemoveTree(unit.path + ".part")) return std::nullopt;
       ::unlink((unit.path + ".lease").c_str());
       break;
     }
@@ -704,23 +716,30 @@ std::uint64_t Disk::Evict(std::uint64_t bytes, std::uint64_t inodes, bool everyt
            (limit_inodes_ < inodes || shared_->used_inodes.load() <= limit_inodes_ - inodes) &&
            FreeBytes() >= bytes;
   };
-  for (const Unit& unit : units) {
-    if (enough()) break;
+  // What a tree shares is taken only after the tree, and may have been used before it.
+  std::vector<const Unit*> left;
+  for (const Unit& unit : units) left.push_back(&unit);
+  const auto evict = [&](const Unit& unit) -> bool {
     os::UniqueFd tree_lock;
     if (unit.kind == Unit::Kind::kTree) {
       auto fd = os::Open(unit.path + ".lease", O_RDWR);
-      if (!fd || !os::Flock(fd->get(), true, false)) continue;
+      if (!fd || !os::Flock(fd->get(), true, false)) return false;
       tree_lock = std::move(*fd);
     } else if (!locked.contains(unit.owner)) {
-      if (in_use[unit.owner]) continue;
+      if (in_use[unit.owner]) return false;
       auto fd = os::Open(fmt::format("{}/leases/{:016x}", dir_, unit.owner), O_RDWR | O_CREAT);
       if (!fd || !os::Flock(fd->get(), true, false)) {
         in_use[unit.owner] = true;
-        continue;
+        return false;
       }
       locked[unit.owner] = std::move(*fd);
     }
-    freed += Remove(unit);
+    const auto removed = Remove(unit);
+    freed += removed.value_or(0);
+    return removed.has_value();
+  };
+  for (int pass = 0; pass < 2; ++pass) {
+    std::erase_if(left, [&](const Unit* unit) { return !enough() && evict(*unit); });
   }
   room_known_ = 0;
   return freed;

@@ -162,7 +162,8 @@ class Disk {
   bool Take(std::uint64_t bytes, std::uint64_t inodes);
   std::uint64_t FreeBytes() const;
   std::uint64_t Evict(std::uint64_t bytes, std::uint64_t inodes, bool everything);
-  std::uint64_t Remove(const Unit& unit);
+  /// The bytes that it took; none where it has to stay.
+  std::optional<std::uint64_t> Remove(const Unit& unit);
   std::string SegmentPath(OwnerId owner, std::uint32_t segment) const;
   bool DiskHasRoom(std::uint64_t bytes);
 
@@ -172,6 +173,7 @@ class Disk {
   os::UniqueFd locks_, in_use_;
   os::Mapping shared_map_;
   Shared* shared_ = nullptr;
+  bool counted_ = false;  // among the users in shared_
   std::unique_ptr<Index> index_;
 
   std::mutex index_mutex_;  // one inserter of this process at a time
@@ -192,7 +194,8 @@ class Disk {
     std::uint64_t generation = 0;
     std::vector<std::atomic<std::uint64_t>> places;
   };
-  Verified& VerifiedOf(const Place& place);
+  /// Null: this place's cannot be marked.
+  std::atomic<std::uint64_t>* MarkOf(const Place& place);
   std::mutex verified_mutex_;
   std::atomic<Verified*> verified_{nullptr};
   std::vector<std::unique_ptr<Verified>> verified_owned_;

@@ -194,7 +194,8 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
       return FailErrno(ENOENT, path);
     return on;
   };
-  const auto create = [&]() -> Status {
+  /// False: another process was faster.
+  const auto create = [&]() -> Result<bool> {
     LEAT_RETURN_IF_ERROR(os::MakeDirs(path.substr(0, path.rfind('/')), 0700));
     {
       LEAT_ASSIGN_OR_RETURN(const os::UniqueFd data, os::Open(path, O_RDWR | O_CREAT));
@@ -218,9 +219,9 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
     LEAT_RETURN_IF_ERROR(os::PwriteAll(
         sums.get(), {reinterpret_cast<const std::byte*>(&header), sizeof(header)}, 0));
     // The first of several processes wins; all use what is there then.
-    if (::link(temporary.c_str(), (path + ".sums").c_str()) != 0 && errno != EEXIST)
-      return FailErrno(errno, path);
-    return {};
+    if (::link(temporary.c_str(), (path + ".sums").c_str()) == 0) return true;
+    if (errno == EEXIST) return false;
+    return FailErrno(errno, path);
   };
 
   auto on = open();
@@ -228,10 +229,11 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
     ::unlink((path + ".sums").c_str());
     ::unlink(path.c_str());
   }
-  if (!on && make) {
+  if (!on && make && on.error().code() != Errc::kConflict) {
     if (!disk->Admit(WholePages(sums_bytes), 2)) return nullptr;
-    if (const Status made = create(); !made) {
-      disk->Unreserve(WholePages(sums_bytes), 2);
+    const Result<bool> made = create();
+    if (!made || !*made) disk->Unreserve(WholePages(sums_bytes), 2);
+    if (!made) {
       disk->TurnOff(made.error());
       return nullptr;
     }
@@ -301,11 +303,11 @@ void LargeFile::Start(std::uint64_t offset, std::uint64_t length, std::uint64_t 
              FlightOf(flight->end) == nullptr)
         ++flight->end;
       flight->wanted = demand;
-      if (cache_.options_.budget->TryTake(kFetchMemory)) {
-        flight->hold = MemoryHold(*cache_.options_.budget, kFetchMemory);
-      } else if (!demand) {
-        break;  // readahead shrinks before it stalls
-      }
+      // Readahead shrinks before it stalls. Nothing is taken yet: who is queued must not hold what
+      // those wait for that are to make room in the queue.
+      const std::uint64_t queued = cache_.pool_->queued() + fresh.size();
+      const MemoryBudget& budget = *cache_.options_.budget;
+      if (!demand && budget.used() + (queued + 1) * kFetchMemory > budget.total()) break;
       b = flight->end - 1;
       state_->flights.push_back(flight);
       fresh.push_back(flight);
@@ -345,7 +347,15 @@ void LargeFile::Run(const std::shared_ptr<Flight>& flight) {
       std::this_thread::sleep_for(500us);
     }
   }
-  if (locked || flight->wanted) status = FetchMissing(*flight);
+  MemoryBudget& budget = *cache_.options_.budget;
+  if (budget.TryTake(kFetchMemory)) {
+    flight->hold = MemoryHold(budget, kFetchMemory);
+    if (locked || flight->wanted) status = FetchMissing(*flight);
+  } else if (flight->wanted) {
+    status = FetchMissing(*flight);
+  } else {
+    status = Fail(Errc::kCancelled, "readahead gives way");
+  }
   if (use_lock && locked) disk->Unlock(lock_start, lock_length);
   {
     const std::lock_guard lock(state_->mutex);
@@ -356,7 +366,7 @@ void LargeFile::Run(const std::shared_ptr<Flight>& flight) {
   }
   state_->progress.notify_all();
   if (complete() && !state_->finalizing.exchange(true)) {
-    if (const Status finalized = Finalize({}); !finalized) Debug(finalized.error().message());
+    if (const auto checked = Finalize({}, true); !checked) Debug(checked.error().message());
     state_->finalizing = false;
   }
 }
@@ -458,6 +468,7 @@ Status LargeFile::FetchToMemory(Flight& flight, std::uint64_t first, std::uint64
     std::uint64_t position = first * kBlock;
     const std::uint64_t until = std::min(std::min(end, first + kPiece) * kBlock, key_.size);
     const std::uint64_t bytes = until - position;
+    flight.hold.Release();  // never waits for memory while it holds some
     if (!(flight.wanted ? cache_.memory_->Take(bytes, ctx) : cache_.memory_->TryTake(bytes))) {
       return Fail(Errc::kCancelled, "readahead gives way");
     }
@@ -622,19 +633,22 @@ std::unexpected<Error> LargeFile::Poison(const std::string& why) {
   return std::unexpected(error);
 }
 
-Status LargeFile::Finalize(const CallContext& ctx) {
+Result<bool> LargeFile::Finalize(const CallContext& ctx, bool may_wait) {
   const auto given_up = [&] {
     return ctx.cancelled() || ctx.expired() || cache_.stop_.stop_requested();
   };
   OnDisk& on = *disk();
-  if (on.Recorded()) return {};
+  if (on.Recorded()) return true;
   {
     const std::lock_guard guard(state_->mutex);
     if (!state_->poison.empty()) return Fail(Errc::kCorrupt, state_->poison);
   }
   const std::uint64_t lock = Disk::BlockLock(key_.id, kFinalizeLockBlock);
-  if (!cache_.disk_->TryLock(lock, 1)) return {};  // another process is at it
-  const os::Cleanup unlock([&] { cache_.disk_->Unlock(lock, 1); });
+  const bool locked = cache_.disk_->TryLock(lock, 1);
+  if (!locked && may_wait) return false;  // another process is at it
+  const os::Cleanup unlock([&] {
+    if (locked) cache_.disk_->Unlock(lock, 1);
+  });
   if (::fdatasync(on.data.get()) != 0) return FailErrno(errno, "syncing " + on.path);
   for (std::uint64_t b = 0; b < blocks_; ++b) {
     if (!Verify(b)) return Fail(Errc::kCorrupt, on.path + ": a block was damaged");
@@ -671,7 +685,8 @@ Status LargeFile::Finalize(const CallContext& ctx) {
                                 digest::KindName(expected->kind)));
     }
   }
-  return on.Record();
+  LEAT_RETURN_IF_ERROR(on.Record());
+  return true;
 }
 
 Status LargeFile::Complete(std::uint64_t request, const CallContext& ctx) {
@@ -682,14 +697,15 @@ Status LargeFile::Complete(std::uint64_t request, const CallContext& ctx) {
     LEAT_ASSIGN_OR_RETURN(const Data data, Read(at, BlockBytes(at / kBlock), ctx));
   }
   if (!complete()) return {};  // in memory only: nothing is kept that could be checked
+  // Another process that checks it may have been stopped.
+  const auto patience = CallContext::Clock::now() + 10s;
   for (;;) {
-    if (disk()->Recorded()) return {};
     if (ctx.cancelled() || ctx.expired()) return Fail(Errc::kCancelled, "cancelled");
     if (!state_->finalizing.exchange(true)) {
-      Status finalized = Finalize(ctx);
+      const Result<bool> checked = Finalize(ctx, CallContext::Clock::now() < patience);
       state_->finalizing = false;
-      LEAT_RETURN_IF_ERROR(finalized);
-      if (disk()->Recorded()) return {};
+      if (!checked) return std::unexpected(checked.error());
+      if (*checked) return {};
     }
     std::this_thread::sleep_for(5ms);
   }
@@ -701,8 +717,7 @@ os::UniqueFd LargeFile::PassthroughFd() {
   if (on->Recorded()) return os::UniqueFd(::fcntl(on->data.get(), F_DUPFD_CLOEXEC, 3));
   if (!state_->finalizing.exchange(true)) {
     cache_.pool_->Submit([self = shared_from_this()] {
-      if (const Status finalized = self->Finalize({}); !finalized)
-        Debug(finalized.error().message());
+      if (const auto checked = self->Finalize({}, true); !checked) Debug(checked.error().message());
       self->state_->finalizing = false;
     });
   }

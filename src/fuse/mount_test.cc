@@ -12,8 +12,12 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <set>
 #include <thread>
 
@@ -57,6 +61,7 @@ class MountTest : public ::testing::TestWithParam<bool> {
     vfs::FileSystemOptions fs;
     fs.content = snapshot::testing::ContentOf(store_);
     fs.cache = cache_.get();
+    fs.counts = &reads_;
     fs_ = std::make_unique<vfs::FileSystem>(fs);
 
     auto mount = os::NewFuseMount({});
@@ -91,11 +96,32 @@ class MountTest : public ::testing::TestWithParam<bool> {
     }
   }
   std::string PathOf(const std::string& name) const { return dir_ + "/" + name; }
+  os::UniqueFd OpenDirect(const std::string& name) const {
+    auto fd = os::Open(PathOf(name), O_RDONLY | O_DIRECT);
+    EXPECT_TRUE(fd) << fd.error().message();
+    return fd ? std::move(*fd) : os::UniqueFd();
+  }
+  /// Reads a large file past the kernel's cache; how many requests the server had of it.
+  std::uint64_t ReadDirect(const os::UniqueFd& fd, const std::string& name) {
+    const std::string want = PatternOf(name, kBig);
+    const std::uint64_t before = reads_.reads;
+    void* buffer = std::aligned_alloc(4096, kMiB);
+    for (std::uint64_t at = 0; at < kBig; at += kMiB) {
+      const ssize_t n = ::pread(fd.get(), buffer, kMiB, static_cast<off_t>(at));
+      EXPECT_EQ(n, static_cast<ssize_t>(std::min(kMiB, kBig - at))) << std::strerror(errno);
+      EXPECT_EQ(std::memcmp(buffer, want.data() + at, static_cast<std::size_t>(std::max(n, 0L))),
+                0);
+    }
+    EXPECT_EQ(::pread(fd.get(), buffer, 4096, 8 << 20), 0);
+    std::free(buffer);
+    return reads_.reads - before;
+  }
 
   std::string root_, dir_;
   std::shared_ptr<testing::FaultStore> store_;
   MemoryBudget budget_{64 * kMiB};
   std::unique_ptr<cache::Cache> cache_;
+  vfs::ReadCounts reads_;
   std::unique_ptr<vfs::FileSystem> fs_;
   os::UniqueFd device_;
   std::array<OpenRecord, 64> opens_ = {};
@@ -124,18 +150,38 @@ TEST_P(MountTest, MapsReadAsTheyAre) {
   }
 }
 
-TEST_P(MountTest, DirectReadersSeeTheSameBytes) {
-  const std::string want = PatternOf("big", kBig);
-  const auto fd = os::Open(PathOf("big"), O_RDONLY | O_DIRECT);
-  ASSERT_TRUE(fd) << fd.error().message();
-  void* buffer = std::aligned_alloc(4096, kMiB);
-  for (std::uint64_t at = 0; at < kBig; at += kMiB) {
-    const ssize_t n = ::pread(fd->get(), buffer, kMiB, static_cast<off_t>(at));
-    ASSERT_EQ(n, static_cast<ssize_t>(std::min(kMiB, kBig - at)));
-    ASSERT_EQ(std::memcmp(buffer, want.data() + at, static_cast<std::size_t>(n)), 0);
+TEST_P(MountTest, DirectReadersSeeTheSameBytes) { ReadDirect(OpenDirect("big"), "big"); }
+
+TEST_P(MountTest, CompleteLargeFileIsReadByTheKernelItselfOnceNobodyReadsItThroughTheServer) {
+  const bool opened = GetParam();
+  {
+    const os::UniqueFd first = OpenDirect("big");
+    EXPECT_GE(ReadDirect(first, "big"), 5U);
+    ASSERT_TRUE(!opened || connection_.has_passthrough != 0)
+        << "this test needs Linux 6.9 with CONFIG_FUSE_PASSTHROUGH";
+    // It is checked whole in the background; while somebody has it open through the server, all do.
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    EXPECT_GE(ReadDirect(OpenDirect("big"), "big"), 5U);
   }
-  EXPECT_EQ(::pread(fd->get(), buffer, 4096, 8 << 20), 0);
-  std::free(buffer);
+  std::uint64_t requests = UINT64_MAX;
+  for (int tries = 0; tries < 100 && requests > 0; ++tries) {
+    requests = ReadDirect(OpenDirect("big"), "big");
+    if (!opened) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_EQ(requests == 0, opened) << requests;
+}
+
+TEST_P(MountTest, WhatTheCachesDiskHasLostIsFetchedAgainForADirectReader) {
+  const os::UniqueFd fd = OpenDirect("big");
+  ReadDirect(fd, "big");
+  int lost = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(root_ + "/cache/files")) {
+    if (entry.is_regular_file() && entry.path().extension() != ".sums")
+      lost += ::truncate(entry.path().c_str(), 0) == 0 ? 1 : 0;
+  }
+  ASSERT_EQ(lost, 1);
+  ReadDirect(fd, "big");
 }
 
 TEST_P(MountTest, FoldersAreListedWholeAndStatAgrees) {

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
@@ -61,8 +62,20 @@ std::span<const std::byte> BytesOf(const T& value) {
   return {reinterpret_cast<const std::byte*>(&value), sizeof(T)};
 }
 
-/// False: the bytes could not be read. They come straight from the cache file's mapping, and where
-/// its disk fails the kernel says EFAULT here, so that nobody gets a SIGBUS.
+/// Whether the disk gives these bytes, which come straight from the cache file's mapping; they are
+/// in memory then. A reply that cannot be read is too late: the kernel has ended its request by the
+/// time it says EFAULT.
+bool Readable(std::span<const std::byte> bytes) {
+  constexpr std::uintptr_t kPage = 4096;
+  const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()) / kPage * kPage;
+  const auto end = reinterpret_cast<std::uintptr_t>(bytes.data()) + bytes.size();
+  // (EINVAL: Linux before 5.14)
+  return bytes.empty() ||
+         ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_READ) == 0 ||
+         errno == EINVAL;
+}
+
+/// False: the bytes could not be read after all.
 bool Reply(int fd, std::uint64_t unique, int error, std::span<const std::byte> first = {},
            std::span<const std::byte> second = {}) {
   fuse_out_header header = {};
@@ -531,7 +544,7 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
       if (!read) return handler.Fail(EINVAL);
       const std::uint64_t length = std::min(read->size, kMaxRead);
       if (const auto data = options_.fs->TryRead(in.header.nodeid, read->offset, length)) {
-        if (handler.Ok(data->bytes)) return;
+        if (Readable(data->bytes) && handler.Ok(data->bytes)) return;
         options_.fs->Forget(in.header.nodeid, read->offset, length);
       }
       // This thread is going to wait: another must be there to listen.
@@ -542,12 +555,12 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
         state_->waiting[unique] = {stop, in.header.pid, false};
       }
       int error = EIO;
-      for (int attempt = 0; attempt < 2; ++attempt) {
+      for (int attempt = 0; attempt < 3; ++attempt) {
         const auto data = options_.fs->Read(in.header.nodeid, read->offset, length,
                                             {stop.get_token(), CallContext{}.deadline});
         error = data ? EIO : ErrnoOf(data.error().code());
         if (!data) break;
-        if (handler.Ok(data->bytes)) {
+        if (Readable(data->bytes) && handler.Ok(data->bytes)) {
           error = 0;
           break;
         }

@@ -15,17 +15,17 @@
 namespace leat::job {
 
 enum class MessageKind : std::uint32_t {
-  kReady,     ///< data process: attachment `number` is ready; text: how (see AttachResult); fd: its
-              ///< snapshot
-  kFailed,    ///< either: text is the sentence to show
-  kAttached,  ///< data process: all attachments are ready
-  kServe,     ///< supervisor: serve attachment `number` on the descriptor
-  kFinish,    ///< supervisor: the job has ended; exit
-  kDevice,    ///< builder: the FUSE descriptor of attachment `number`
-  kMade,      ///< builder: text is a folder of the host that was made as a mount point
-  kStarted,   ///< builder: number is the pid of the job's init
-  kSignal,    ///< supervisor: number is a signal for the job
-  kExited,    ///< init: number is the job's wait status
+  kReady,   ///< data process: attachment `number` is ready; text: how (see AttachResult); fd: what
+            ///< the supervisor keeps of it (see Attachment)
+  kFailed,  ///< either: text is the sentence to show
+  kAttached,   ///< data process: all attachments are ready
+  kServe,      ///< supervisor: serve attachment `number` on the descriptor
+  kFinish,     ///< supervisor: the job has ended; exit
+  kDevice,     ///< builder: the FUSE descriptor of attachment `number`
+  kMade,       ///< builder: text is a folder of the host that was made as a mount point
+  kStarted,    ///< builder: number is the pid of the job's init
+  kSignal,     ///< supervisor: number is a signal for the job
+  kExited,     ///< init: number is the job's wait status
   kExecError,  ///< init: number is the errno of execve, text what was not executed
 };
 

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <thread>
 #include <utility>
 
@@ -38,7 +39,6 @@ struct Served {
   std::unique_ptr<vfs::FileSystem> fs;
   std::atomic<int> device{-1};  // of the mount, once it is served
   std::unique_ptr<fuse::Server> server;
-  os::UniqueFd tree_lease;
 };
 
 void BecomeDataProcess(pid_t supervisor) {
@@ -85,7 +85,7 @@ class DataProcess {
     // A process that died had attached everything: its snapshots are the ones that the kernel
     // knows.
     const bool resuming = std::ranges::any_of(
-        attachments_, [](const Attachment& a) { return static_cast<bool>(a.snapshot); });
+        attachments_, [](const Attachment& a) { return static_cast<bool>(a.kept); });
     ParallelFor(attachments_.size(), 8, [&](std::size_t i) {
       Attachment& attachment = attachments_[i];
       if (attachment.spec.source.kind == Source::Kind::kLocal) return true;
@@ -93,11 +93,13 @@ class DataProcess {
       const std::lock_guard lock(mutex);
       if (!attached) {
         if (!failure) failure = attached.error();
+        // The others' listings and copies would be for nothing.
+        stop_.request_stop();
         return false;
       }
       if (!resuming) {
         (void)channel.Send(MessageKind::kReady, static_cast<std::int64_t>(i),
-                           attachment.result.Encode(), attachment.snapshot.get());
+                           attachment.result.Encode(), attachment.kept.get());
       }
       return true;
     });
@@ -138,7 +140,7 @@ class DataProcess {
     Board& board = *attachment.board;
     served.content =
         std::make_shared<const snapshot::Content>(taken.index, served.remote->shared_store());
-    attachment.snapshot = std::move(taken.file);
+    attachment.kept = std::move(taken.file);
     board.files = taken.index->file_count();
     board.bytes = taken.index->total_bytes();
     cache::CacheOptions cache;
@@ -160,6 +162,7 @@ class DataProcess {
     fs.cache = served.cache.get();
     fs.counts = &board.reads;
     fs.extra_directories = attachment.nested;
+    fs.file_systems = attachments_.size();
     fs.on_error = [target = attachment.spec.target](std::string_view path, const Error& error) {
       Say(fmt::format("{}/{}: {}", target, Printable(path), error.message()));
     };
@@ -178,13 +181,10 @@ class DataProcess {
     Served& served = served_[i];
     LEAT_ASSIGN_OR_RETURN(served.remote,
                           Remote::Open(attachment.spec, tools_, &attachment.board->requests));
-    if (attachment.spec.mode == Mode::kCopy) {
-      // The tree is there; only the lease that keeps it has died.
-      LEAT_ASSIGN_OR_RETURN(served.tree_lease, os::Open(attachment.result.path + ".lease", O_RDWR));
-      return os::Flock(served.tree_lease.get(), false, true);
-    }
+    // A tree needs nobody; the supervisor holds its lease.
+    if (attachment.spec.mode == Mode::kCopy) return {};
     LEAT_ASSIGN_OR_RETURN(SnapshotFile taken,
-                          served.remote->ReopenSnapshot(std::move(attachment.snapshot)));
+                          served.remote->ReopenSnapshot(std::move(attachment.kept)));
     LEAT_RETURN_IF_ERROR(Open(i, std::move(taken)));
     OpenFileSystem(i);
     return {};
@@ -202,7 +202,7 @@ class DataProcess {
                               options_.no_fuse_reason));
     }
     LEAT_ASSIGN_OR_RETURN(served.remote, Remote::Open(spec, tools_, &board.requests));
-    const CallContext attach = CallContext{}.Within(std::chrono::hours(1));
+    const CallContext attach = {stop_.get_token()};
     LEAT_ASSIGN_OR_RETURN(
         SnapshotFile taken, served.remote->TakeSnapshot(attach, [&](std::uint64_t objects) {
           Progress(fmt::format("listing {}: {} objects", url, FormatCount(objects)));
@@ -282,7 +282,7 @@ class DataProcess {
     attachment.board->cached_bytes = tree.reused ? content->index->total_bytes() : 0;
     attachment.result.how = AttachResult::How::kBind;
     attachment.result.path = tree.path;
-    served_[i].tree_lease = std::move(tree.lease);
+    attachment.kept = std::move(tree.lease);
     return {};
   }
 
@@ -327,6 +327,7 @@ class DataProcess {
   MemoryBudget budget_;
   std::shared_ptr<cache::MemoryFiles> memory_;  // shared by all attachments' caches
   std::vector<Served> served_;
+  std::stop_source stop_;  // of attaching
   std::once_flag no_cache_told_;
 };
 

@@ -55,7 +55,8 @@ struct Attachment {
   std::vector<std::string> nested;  ///< targets of other attachments inside this one, relative
   // Known once it has been attached:
   AttachResult result;
-  os::UniqueFd snapshot, device;
+  os::UniqueFd kept;  ///< the snapshot's file; of a copy, the lease that keeps its tree
+  os::UniqueFd device;
 };
 
 struct DataOptions {

@@ -252,6 +252,11 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
   std::string prefix = spec_.source.key;
   if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
   std::vector<std::string> notes;
+  if (!spec_.name.empty()) {
+    return Fail(
+        Errc::kInvalid,
+        fmt::format("{} is a folder: name= is for the file that a single object becomes", url));
+  }
   std::string pin = spec_.etag.starts_with(kFolderPin) ? spec_.etag : "";
   if ((!spec_.etag.empty() && pin.empty()) || !spec_.version.empty()) {
     notes.push_back(

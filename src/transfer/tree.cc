@@ -394,7 +394,8 @@ class Copier {
 };
 
 /// Links the large files that the cache has complete into the tree.
-Status LinkCached(const TreeOptions& options, const std::string& part, std::uint64_t* linked) {
+Status LinkCached(const TreeOptions& options, const std::string& part, std::uint64_t* linked,
+                  const CallContext& ctx) {
   const snapshot::Snapshot& index = *options.content->index;
   std::shared_ptr<cache::Lease> lease;
   for (snapshot::FileIndex f = 0; f < index.file_count(); ++f) {
@@ -408,7 +409,7 @@ Status LinkCached(const TreeOptions& options, const std::string& part, std::uint
         options.cache->OpenLarge(key, lease,
                                  std::make_unique<cache::FetchFrom<snapshot::EntryReader>>(
                                      snapshot::EntryReader(options.content, f)));
-    LEAT_RETURN_IF_ERROR(file->Complete(options.request, {}));
+    LEAT_RETURN_IF_ERROR(file->Complete(options.request, ctx));
     const std::string path = part + "/" + index.PathOfFile(f);
     LEAT_RETURN_IF_ERROR(os::MakeDirs(path.substr(0, path.rfind('/')), 0755));
     ::unlink(path.c_str());
@@ -495,7 +496,7 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
 
     std::uint64_t linked = 0;
     if (in_cache) {
-      if (const Status done = LinkCached(options, part, &linked); !done)
+      if (const Status done = LinkCached(options, part, &linked, ctx); !done)
         Debug(done.error().message());
     }
     const std::uint64_t bytes =

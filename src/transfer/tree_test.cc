@@ -421,6 +421,46 @@ TEST_F(TreeTest, LargeFileThatTheCacheHasIsASecondNameForIt) {
   EXPECT_EQ(Gets(), before + 2);
 }
 
+TEST_F(TreeTest, WhatATreeSharesGoesWithItHoweverLongAgoItWasUsed) {
+  Open();
+  {
+    const auto options = Options();
+    auto lease = cache_->Hold("mem://bucket p/");
+    snapshot::FileIndex large = 0;
+    while (options.content->index->PathOfFile(large) != "dir/large") ++large;
+    const cache::FileKey key{cache::Identity::Of(options.content->IdentityOf(large)), 3 * kMiB + 5};
+    ASSERT_TRUE(cache_
+                    ->OpenLarge(key, lease,
+                                std::make_unique<cache::FetchFrom<snapshot::EntryReader>>(
+                                    snapshot::EntryReader(options.content, large)))
+                    ->Complete(kMiB, {}));
+    const auto tree = PublishTree(options, {});
+    ASSERT_TRUE(tree) << tree.error().message();
+    WaitForSync(tree->path);
+    // The tree is what was used last.
+    const timespec later[2] = {{::time(nullptr) + 100, 0}, {::time(nullptr) + 100, 0}};
+    ASSERT_EQ(::utimensat(AT_FDCWD, (tree->path + ".lease").c_str(), later, 0), 0);
+  }
+  cache_.reset();
+  ASSERT_EQ(cache::Cache::Stat(root_ + "/cache", 0)->trees, 1u);
+  ASSERT_TRUE(cache::Cache::Clean(root_ + "/cache", false));
+  const auto left = cache::Cache::Stat(root_ + "/cache", 0);
+  EXPECT_EQ(left->trees, 0u);
+  EXPECT_EQ(left->large_files, 0u);
+}
+
+TEST_F(TreeTest, IsPublishedTellsWhetherThereIsSomethingToDo) {
+  Open();
+  EXPECT_FALSE(IsPublished(Options()));
+  Deny("p/dir/large");
+  EXPECT_FALSE(PublishTree(Options(), {}));
+  EXPECT_FALSE(IsPublished(Options()));
+  ASSERT_TRUE(PublishTree(Options(), {}));
+  EXPECT_TRUE(IsPublished(Options()));
+  Put("p/a", 1001);
+  EXPECT_FALSE(IsPublished(Options())) << "other contents";
+}
+
 TEST_F(TreeTest, SmallFilesThatTheCacheHasAreNotFetchedAgain) {
   Open();
   const auto options = Options();

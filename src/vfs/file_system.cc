@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <list>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -17,11 +19,12 @@
 namespace leat::vfs {
 namespace {
 
-/// Each takes two descriptors and two mappings.
-std::size_t OpenFilesAtMost() {
+/// Each takes two descriptors and two mappings; as many descriptors are left to all else.
+std::size_t OpenFilesAtMost(std::size_t file_systems) {
   rlimit limit = {};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
-  return std::clamp<std::size_t>(limit.rlim_cur / 4, 16, 2048);
+  return std::clamp<std::size_t>(limit.rlim_cur / 4 / std::max<std::size_t>(1, file_systems), 16,
+                                 2048);
 }
 
 }  // namespace
@@ -39,7 +42,7 @@ struct FileSystem::Table {
   std::mutex mutex;
   std::list<std::pair<snapshot::FileIndex, std::shared_ptr<Open>>> order;
   std::unordered_map<snapshot::FileIndex, decltype(order)::iterator> by_file;
-  const std::size_t most = OpenFilesAtMost();
+  std::size_t most = 16;
 };
 
 /// Whom failures are told, and of each file once why it could not be read. Outlives the file system
@@ -49,8 +52,25 @@ struct FileSystem::Failures {
   std::function<void(std::string_view path, const Error&)> on_error;
   std::function<void(Node)> on_wrong;
   std::mutex mutex;
-  std::set<snapshot::FileIndex> told;  // guarded by mutex
+  std::set<snapshot::FileIndex> told;          // guarded by mutex
+  std::map<snapshot::FileIndex, Error> wrong;  // likewise: large files that are not to be read
+  std::atomic<bool> any_wrong{false};
 
+  /// Bytes of it were not what the store promised: whoever opens it anew must not see them either.
+  std::optional<Error> WrongOf(snapshot::FileIndex file) {
+    if (!any_wrong) return std::nullopt;
+    const std::lock_guard lock(mutex);
+    const auto it = wrong.find(file);
+    return it == wrong.end() ? std::nullopt : std::optional(it->second);
+  }
+  void NoteWrong(snapshot::FileIndex file, const Error& error) {
+    {
+      const std::lock_guard lock(mutex);
+      wrong.emplace(file, error);
+      any_wrong = true;
+    }
+    Tell(file, error);
+  }
   void Tell(snapshot::FileIndex file, const Error& error) {
     {
       const std::lock_guard lock(mutex);
@@ -68,7 +88,7 @@ class FileSystem::LargeFetcher final : public cache::FetchFrom<snapshot::EntryRe
         node_(node),
         file_(file) {}
   void OnWrong(const Error& error) override {
-    failures_->Tell(file_, error);
+    failures_->NoteWrong(file_, error);
     if (failures_->on_wrong) failures_->on_wrong(node_);
   }
 
@@ -103,6 +123,7 @@ FileSystem::FileSystem(FileSystemOptions options)
       failures_(std::make_shared<Failures>()),
       seen_(index_.file_count() / 64 + 1),
       prefetch_(std::make_unique<ThreadPool>(options_.prefetch_threads)) {
+  table_->most = OpenFilesAtMost(options_.file_systems);
   failures_->content = options_.content;
   failures_->on_error = options_.on_error;
   failures_->on_wrong = options_.on_wrong;
@@ -264,7 +285,9 @@ Result<cache::Data> FileSystem::Read(Node node, std::uint64_t offset, std::uint6
   length = std::min(length, size - offset);
   Result<cache::Data> data = Fail(Errc::kInternal, "");
   const auto began = CallContext::Clock::now();
-  if (size >= cache::kLargeFile) {
+  if (const auto wrong = failures_->WrongOf(file)) {
+    data = std::unexpected(*wrong);
+  } else if (size >= cache::kLargeFile) {
     const auto open = OpenLarge(file);
     Plan(*open, offset, length);
     data = open->file->Read(offset, length, ctx);
@@ -351,6 +374,7 @@ void FileSystem::Prefetch(snapshot::FileIndex file) {
 
 os::UniqueFd FileSystem::PassthroughFd(Node node) {
   if (!IsFile(node) || index_.file(FileOf(node)).size < cache::kLargeFile) return {};
+  if (failures_->WrongOf(FileOf(node))) return {};
   os::UniqueFd fd = OpenLarge(FileOf(node))->file->PassthroughFd();
   if (fd) {
     // The kernel will not ask for these bytes.
@@ -371,13 +395,15 @@ void FileSystem::Forget(Node node, std::uint64_t offset, std::uint64_t length) {
 }
 
 void FileSystem::FinishFiles(const CallContext& ctx) {
-  std::vector<std::shared_ptr<Open>> open;
+  decltype(table_->order) open;
   {
     const std::lock_guard lock(table_->mutex);
-    for (const auto& [file, entry] : table_->order) open.push_back(entry);
+    open = table_->order;
   }
-  for (const auto& entry : open) {
-    if (entry->file->complete()) (void)entry->file->Complete(8 * kMiB, ctx);
+  for (const auto& [file, entry] : open) {
+    if (!entry->file->complete()) continue;
+    if (const Status done = entry->file->Complete(8 * kMiB, ctx); !done)
+      failures_->Tell(file, done.error());
   }
 }
 

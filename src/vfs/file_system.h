@@ -57,6 +57,7 @@ struct FileSystemOptions {
   /// of them must go. Reads fail by then; on a thread for which no reader waits, as long as the
   /// cache lives.
   std::function<void(Node)> on_wrong = {};
+  std::size_t file_systems = 1;  ///< of this process, which share its file descriptors
   std::uint64_t readahead_max = 32 * kMiB;
   std::uint32_t prefetch_files = 64;
   std::uint64_t prefetch_bytes = 32 * kMiB;

@@ -412,6 +412,35 @@ TEST_F(FileSystemTest, DamageOnTheWayIsFetchedAgainAndDamageInTheStoreIsAnError)
   EXPECT_EQ(data.error().code(), Errc::kCorrupt);
 }
 
+TEST_F(FileSystemTest, LargeFileThatWasWrongStaysAnErrorHoweverManyOthersAreRead) {
+  const int files = 20;
+  for (int i = 0; i < files; ++i) Put(std::to_string(i), kMiB);
+  std::vector<std::string> told;
+  std::atomic<int> wrong{0};
+  FileSystemOptions options;
+  options.file_systems = 1'000'000;  // so few descriptors each that 16 are open at a time
+  options.on_error = [&](std::string_view path, const Error&) { told.emplace_back(path); };
+  options.on_wrong = [&](Node) { ++wrong; };
+  Open(options);
+  testing::Fault fault;
+  fault.op = Op::kRead;
+  fault.key = "7";
+  fault.wrong_byte_at = 5;
+  store_->Add(fault);
+  (void)Read(NodeOf("7"), 0, kMiB);
+  for (int tries = 0; tries < 1000 && wrong == 0; ++tries)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  ASSERT_EQ(wrong, 1);
+  for (int epoch = 0; epoch < 2; ++epoch) {
+    for (int i = 0; i < files; ++i) {
+      const auto got = Read(NodeOf(std::to_string(i)), 0, kMiB);
+      EXPECT_EQ(got.has_value(), i != 7) << i;
+      EXPECT_FALSE(i == 7 && fs_->PassthroughFd(NodeOf("7")));
+    }
+  }
+  EXPECT_EQ(told, std::vector<std::string>{"7"});
+}
+
 TEST_F(FileSystemTest, ExtraDirectoriesExistBesideTheSnapshots) {
   Put("a/file", 10);
   Put("z", 10);

@@ -107,15 +107,15 @@ leat() {
   status=0
   "$LEAT" "$@" </dev/null >"$T/out" 2>"$T/err" || status=$?
 }
-# begin ARG...: runs it in the background, with $T/in (a pipe that end_input closes) as stdin; its pid is in $leat.
+# begin ARG...: runs it in the background, with $T/stdin (a pipe that end_input closes) as stdin; its pid is in $leat.
 begin() {
-  rm -f "$T/in"
-  mkfifo "$T/in"
+  rm -f "$T/stdin"
+  mkfifo "$T/stdin"
   : >"$T/out" >"$T/err"
   # (a shell's background processes ignore Ctrl-C; leat hands that on)
-  env --default-signal=INT,QUIT "$LEAT" "$@" <"$T/in" >"$T/out" 2>"$T/err" &
+  env --default-signal=INT,QUIT "$LEAT" "$@" <"$T/stdin" >"$T/out" 2>"$T/err" &
   leat=$!
-  exec 9>"$T/in"
+  exec 9>"$T/stdin"
 }
 end_input() { exec 9>&-; }
 # finish: waits for it; its status is in $status.

@@ -78,7 +78,7 @@ Status DataSupervisor::Attach(int signals, const std::function<bool()>& interrup
         case job::MessageKind::kReady: {
           job::Attachment& attachment = attachments_[static_cast<std::size_t>(message->number)];
           attachment.result = job::AttachResult::Decode(message->text);
-          attachment.snapshot = std::move(message->fd);
+          attachment.kept = std::move(message->fd);
           break;
         }
         case job::MessageKind::kFailed:
@@ -114,13 +114,7 @@ void DataSupervisor::OnChannel() {
   const auto now = std::chrono::steady_clock::now();
   deaths_.push_back(now);
   while (now - deaths_.front() > 60s) deaths_.pop_front();
-  if (given_up_) {
-    // Nobody is left to answer: without these the kernel ends the reads instead of letting them
-    // wait.
-    for (job::Attachment& attachment : attachments_) attachment.device.Reset();
-    channel_.Close();
-    return;
-  }
+  if (given_up_) return GiveUp();
   if (deaths_.size() >= kDeathsInAMinute) {
     given_up_ = true;
     Say(
@@ -131,7 +125,35 @@ void DataSupervisor::OnChannel() {
     Say(fmt::format("the data process {}; it is started again, and reads go on",
                     HowItDied(status)));
   }
-  if (const Status started = Start(); !started) Say(started.error().message());
+  StartAgain();
+}
+
+void DataSupervisor::Retry() {
+  if (retrying_) StartAgain();
+}
+
+void DataSupervisor::StartAgain() {
+  const Status started = Start();
+  const auto now = std::chrono::steady_clock::now();
+  if (started) {
+    retrying_ = false;
+  } else if (!retrying_) {
+    // Out of memory or of processes, for the moment perhaps.
+    Say(started.error().message() + ": it is tried for half a minute");
+    retrying_ = true;
+    retrying_since_ = now;
+  } else if (now - retrying_since_ > 30s) {
+    Say(started.error().message() + ": from now on every read of the data fails");
+    GiveUp();
+  }
+}
+
+/// Nobody is left to answer: without the devices the kernel ends the reads instead of letting them
+/// wait.
+void DataSupervisor::GiveUp() {
+  retrying_ = false;
+  for (job::Attachment& attachment : attachments_) attachment.device.Reset();
+  channel_.Close();
 }
 
 void DataSupervisor::Finish() {

@@ -37,11 +37,17 @@ class DataSupervisor {
   /// The channel has something to say: in the middle of a run, only that the process has died.
   /// Starts another.
   void OnChannel();
+  /// Another that could not be started is tried for again: to be called so many milliseconds from
+  /// now at the latest (-1: need not).
+  int retry_ms() const { return retrying_ ? 200 : -1; }
+  void Retry();
   /// The job is over: ends the data process, which may finish what it has complete.
   void Finish();
 
  private:
   Status Start();
+  void StartAgain();
+  void GiveUp();
 
   std::vector<job::Attachment>& attachments_;
   const job::DataOptions options_;
@@ -50,6 +56,8 @@ class DataSupervisor {
   pid_t pid_ = -1;
   std::deque<std::chrono::steady_clock::time_point> deaths_;
   bool given_up_ = false;
+  bool retrying_ = false;
+  std::chrono::steady_clock::time_point retrying_since_ = {};
 };
 
 }  // namespace leat::engine::local

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 
 #include "base/log.h"
 #include "os/mount.h"
@@ -40,11 +41,20 @@ void Remove(const std::string& path) {
   ::rmdir(path.c_str());
 }
 
+/// One run at a time makes its folder, or looks at what others have left: in between, what is new
+/// looks like what is left over. Beside the folder of the runs, which is empty when none lives.
+Result<os::UniqueFd> LockRuns(const std::string& mounts_dir) {
+  LEAT_ASSIGN_OR_RETURN(os::UniqueFd lock, os::Open(mounts_dir + ".lock", O_RDWR | O_CREAT));
+  LEAT_RETURN_IF_ERROR(os::FlockWithin(lock.get(), true, std::chrono::seconds(30)));
+  return lock;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<RunFolder>> RunFolder::Make(const std::string& mounts_dir,
                                                    const std::string& run_id) {
   LEAT_RETURN_IF_ERROR(os::MakeDirs(mounts_dir, 0700));
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd alone, LockRuns(mounts_dir));
   if (const auto runs = os::ListDir(mounts_dir)) {
     for (const std::string& run : *runs) {
       const std::string path = mounts_dir + "/" + run;
@@ -92,6 +102,7 @@ Status RunFolder::Link(std::size_t i, const job::Attachment& attachment) {
         0)
       return FailErrno(errno, place);
   }
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd alone, LockRuns(mounts_dir_));
   if (os::Exists(target)) {
     if (!IsStale(target) || ::unlink(target.c_str()) != 0) {
       return Fail(Errc::kConflict, fmt::format("the target {} exists, and without namespaces "

@@ -273,9 +273,11 @@ class Supervisor {
       pollfd polled[3] = {{signals_.get(), POLLIN, 0},
                           {builder_.fd(), POLLIN, 0},
                           {data_ && data_->running() ? data_->fd() : -1, POLLIN, 0}};
-      if (::poll(polled, 3, -1) < 0 && errno != EINTR) return kOurFailure;
+      if (::poll(polled, 3, data_ ? data_->retry_ms() : -1) < 0 && errno != EINTR)
+        return kOurFailure;
       if (polled[0].revents != 0) ReadSignals();
       if (polled[2].revents != 0) data_->OnChannel();
+      if (data_) data_->Retry();
       if (polled[1].revents != 0) {
         if (const auto status = OnBuilder()) return *status;
       }
@@ -393,9 +395,17 @@ class Supervisor {
   void End(int status) {
     // The namespace's last process takes the mounts with it.
     builder_.Close();
-    if (init_ > 0) {
-      ::kill(init_, SIGKILL);
-      ::waitpid(init_, nullptr, 0);
+    if (init_ > 0) ::kill(init_, SIGKILL);
+    // A process that waits for data ends when it is answered, if need be by another data process.
+    while (init_ > 0) {
+      Reap();
+      if (init_ <= 0) break;
+      pollfd polled[2] = {{signals_.get(), POLLIN, 0},
+                          {data_ && data_->running() ? data_->fd() : -1, POLLIN, 0}};
+      ::poll(polled, 2, 100);
+      if (polled[0].revents != 0) ReadSignals();
+      if (polled[1].revents != 0) data_->OnChannel();
+      if (data_) data_->Retry();
     }
     // An init that was killed has left its orphans to this process.
     if (!isolation_.pid_namespace) job::EndDescendants(data_ ? data_->pid() : -1);
@@ -466,6 +476,22 @@ bool IsOurMount(const std::string& dir) {
     }
   }
   return ours;
+}
+
+/// A process of its own asks: who can start the data process again must not wait for it.
+bool Answers(const std::string& dir, DataSupervisor& data) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    struct stat st;
+    ::_exit(::stat(dir.c_str(), &st) == 0 ? 0 : 1);
+  }
+  int status = 1;
+  while (pid > 0 && ::waitpid(pid, &status, WNOHANG) == 0) {
+    pollfd polled = {data.running() ? data.fd() : -1, POLLIN, 0};
+    if (::poll(&polled, 1, 5) > 0) data.OnChannel();
+    data.Retry();
+  }
+  return status == 0;
 }
 
 }  // namespace
@@ -552,8 +578,11 @@ int MountForeground(MountOptions options) {
     if (!fd) return fail(fd.error());
     (void)data.Serve(0, std::move(*fd));
   }
-  // It answers, or it would not be worth saying so.
-  if (::stat(dir.c_str(), &st) != 0) return fail(FailErrno(errno, dir).error());
+  if (!Answers(dir, data)) {
+    attachments[0].device.Reset();
+    (void)Unmount(dir);
+    return fail(Error(Errc::kUnavailable, dir + " was mounted and does not answer"));
+  }
   Note(fmt::format("{} is at {} (Ctrl-C or leat unmount {} ends it)",
                    options.spec.source.ForMessages(), dir, dir));
   int status = 0;
@@ -562,9 +591,11 @@ int MountForeground(MountOptions options) {
     pollfd polled[3] = {{signals.get(), POLLIN, 0},
                         {data.running() ? data.fd() : -1, POLLIN, 0},
                         {attachments[0].device.get(), 0, 0}};
-    if (::poll(polled, 3, -1) < 0 && errno != EINTR) break;
+    if (::poll(polled, 3, data.retry_ms()) < 0 && errno != EINTR) break;
     if (polled[2].revents != 0) break;
     if (polled[1].revents != 0) data.OnChannel();
+    data.Retry();
+    if (!attachments[0].device) break;
     if (interrupted()) mounted = false;
   }
   attachments[0].device.Reset();
