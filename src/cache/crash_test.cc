@@ -16,6 +16,7 @@
 #include "cache/cache.h"
 #include "cache/generated.h"
 #include "testing/seed.h"
+#include "testing/step_killer.h"
 
 namespace leat::cache {
 namespace {
@@ -47,10 +48,10 @@ class CrashTest : public ::testing::Test {
   }
   void TearDown() override { ASSERT_TRUE(os::RemoveTree(root_)); }
 
-  std::unique_ptr<Cache> Open(const std::string& dir) {
+  std::unique_ptr<Cache> Open(const std::string& dir, std::uint64_t limit = 64 * kMiB) {
     CacheOptions options;
     options.dir = dir;
-    options.limit_bytes = 64 * kMiB;
+    options.limit_bytes = limit;
     options.budget = &budget_;
     options.counts = &counts_;
     return Cache::Open(options);
@@ -163,6 +164,54 @@ TEST_F(CrashTest, WhatWasNotSyncedMayBeMissingButIsNeverWrong) {
     EXPECT_EQ(Check(lost, 400), 0) << "what was repaired is whole";
     if (HasFailure()) break;
   }
+}
+
+TEST_F(CrashTest, KilledAtEveryStepOfEvictingFillingAndLeavingItIsNeverWrongAndNeverAboveItsLimit) {
+  const std::uint64_t limit = 3 * kLargeFile / 2;
+  const auto read = [&](Cache& cache, const char* owner, std::uint64_t large, std::uint64_t small) {
+    const auto lease = cache.Hold(owner);
+    for (std::uint64_t i = small; i < small + 3; ++i) {
+      Generated fetcher(i);
+      const auto data = cache.ReadSmall(Small(i), *lease, fetcher, {});
+      EXPECT_TRUE(data && Right(i, 0, data->bytes)) << i;
+    }
+    const auto file =
+        cache.OpenLarge(Large(large), lease, std::make_unique<Generated>(1000 + large));
+    EXPECT_TRUE(file->Complete(kMiB, {}));
+    const auto data = file->Read(0, Large(large).size, {});
+    EXPECT_TRUE(data && Right(1000 + large, 0, data->bytes)) << large;
+  };
+  int step = 0;
+  for (bool killed = true; killed && !HasFailure(); ++step) {
+    SCOPED_TRACE("step " + std::to_string(step));
+    const std::string dir = root_ + "/" + std::to_string(step);
+    read(*Open(dir, limit), "old", 0, 0);
+    killed = testing::KilledAtStep(step, [&] { read(*Open(dir, limit), "new", 1, 10); });
+    {
+      auto cache = Open(dir, limit);
+      EXPECT_EQ(cache->problem(), "");
+      read(*cache, "new", 1, 10);
+      read(*cache, "old", 0, 0);
+    }
+    EXPECT_TRUE(Open(dir, limit)->Reserve(0, 0));
+    std::uint64_t bytes = 0;
+    for (const char* part : {"files", "seg"}) {
+      for (const auto& entry : fs::recursive_directory_iterator(dir + "/" + part)) {
+        struct stat st;
+        ASSERT_EQ(::lstat(entry.path().c_str(), &st), 0);
+        if (!S_ISREG(st.st_mode)) continue;
+        bytes += static_cast<std::uint64_t>(st.st_blocks) * 512;
+        const std::string name = entry.path().string();
+        const bool whole = !entry.path().has_extension() || name.ends_with(".sums");
+        EXPECT_TRUE(whole) << name;
+      }
+    }
+    // (A disk counts whole pages, the cache what it has written of a segment.)
+    EXPECT_LE(bytes, limit + 8192);
+    EXPECT_LE(Cache::Stat(dir, limit)->used_bytes, limit);
+    ASSERT_TRUE(os::RemoveTree(dir));
+  }
+  EXPECT_GT(step, 30);
 }
 
 TEST_F(CrashTest, NewSegmentsNeverTakeTheNumberOfOnesThatAStaleStateForgot) {

@@ -108,8 +108,13 @@ void EndDescendants(pid_t spared) {
   for (int rounds = 0; rounds < 100; ++rounds) {
     const std::vector<pid_t> left = Descendants(spared);
     if (left.empty()) break;
-    for (const pid_t pid : left) {
-      ::kill(pid, SIGKILL);
+    // By descriptors: the number of one that ends meanwhile may be a stranger's.
+    std::map<pid_t, os::UniqueFd> processes;
+    for (const pid_t pid : left)
+      processes[pid].Reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    for (const pid_t pid : Descendants(spared)) {
+      if (const auto it = processes.find(pid); it != processes.end() && it->second)
+        ::syscall(SYS_pidfd_send_signal, it->second.get(), SIGKILL, nullptr, 0);
       ::waitpid(pid, nullptr, WNOHANG);
     }
     ::usleep(2000);

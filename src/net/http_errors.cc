@@ -73,8 +73,8 @@ std::string ExplainCertificate(const FailedTransfer& failed) {
       return fmt::format("the certificate of {} was revoked", host);
     default:
       return fmt::format(
-          "the certificate of {} is not trusted (unknown authority); name its CA in AWS_CA_BUNDLE, "
-          "ca_bundle or SSL_CERT_FILE",
+          "the certificate of {} is not trusted (unknown authority); name its CA in SSL_CERT_FILE "
+          "(for s3:// also AWS_CA_BUNDLE or a profile's ca_bundle)",
           host);
   }
 }

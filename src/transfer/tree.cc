@@ -436,6 +436,18 @@ bool IsTrusted(const std::optional<LeaseText>& lease) {
   return lease && (lease->synced || lease->boot == BootId());
 }
 
+/// On its way to the disk while the job runs. Until that is said in the lease, another boot does
+/// not trust the tree.
+void SyncLater(const std::string& path, const LeaseText& text, const os::UniqueFd& lease) {
+  std::thread([path, text = text, fd = ::fcntl(lease.get(), F_DUPFD_CLOEXEC, 3)]() mutable {
+    const os::UniqueFd held(fd);
+    const auto dir = os::Open(path, O_RDONLY | O_DIRECTORY);
+    if (!dir || ::syncfs(dir->get()) != 0) return;
+    text.synced = true;
+    if (text.Write(held.get())) ::fdatasync(held.get());
+  }).detach();
+}
+
 }  // namespace
 
 bool IsPublished(const TreeOptions& options) {
@@ -468,7 +480,8 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     };
     LEAT_RETURN_IF_ERROR(os::Flock(tree.lease.get(), false, true));
     if (!current()) continue;
-    if (os::Exists(path) && IsTrusted(LeaseText::Read(tree.lease.get()))) {
+    if (const auto text = LeaseText::Read(tree.lease.get()); os::Exists(path) && IsTrusted(text)) {
+      if (!text->synced) SyncLater(path, *text, tree.lease);
       ::futimens(tree.lease.get(), nullptr);
       tree.reused = true;
       return tree;
@@ -531,15 +544,7 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     // Where it fails, what is there stays for the next attempt, or until it is evicted.
     LEAT_RETURN_IF_ERROR(copier.Run(ctx));
     if (::rename(part.c_str(), path.c_str()) != 0) return FailErrno(errno, "publishing " + path);
-    // On its way to the disk while the job runs. Until that is said in the lease, another boot does
-    // not trust the tree.
-    std::thread([path, text, lease = ::fcntl(tree.lease.get(), F_DUPFD_CLOEXEC, 3)]() mutable {
-      const os::UniqueFd held(lease);
-      const auto dir = os::Open(path, O_RDONLY | O_DIRECTORY);
-      if (!dir || ::syncfs(dir->get()) != 0) return;
-      text.synced = true;
-      if (text.Write(held.get())) ::fdatasync(held.get());
-    }).detach();
+    SyncLater(path, text, tree.lease);
     LEAT_RETURN_IF_ERROR(os::Flock(tree.lease.get(), false, true));
     if (current() && os::Exists(path)) return tree;  // eviction may have come in between
   }

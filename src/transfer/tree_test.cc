@@ -18,6 +18,7 @@
 #include "store/decorators.h"
 #include "store/memory/memory_store.h"
 #include "testing/fault_store.h"
+#include "testing/step_killer.h"
 
 namespace leat::transfer {
 namespace {
@@ -286,6 +287,43 @@ TEST_F(TreeTest, KilledCopyIsGoneOnWithAndOnlyWhatIsMissingIsFetched) {
     EXPECT_TRUE(*os::ReadFile(tree->path + "/" + name) == PatternOf("q/" + name, 10'000)) << name;
   }
   EXPECT_LE(counts->gets, 40u + 7u * 2u) << "what was finished was not fetched again";
+}
+
+TEST_F(TreeTest, KilledAtEveryStepItIsWholeOrAbsentAndTheNextOneFinishesIt) {
+  int step = 0;
+  for (bool killed = true; killed && !HasFailure(); ++step) {
+    SCOPED_TRACE("step " + std::to_string(step));
+    killed = testing::KilledAtStep(step, [&] {
+      Open(10 * kMiB);
+      const auto tree = PublishTree(Options(), {});
+      if (!tree) ::_exit(1);
+      WaitForSync(tree->path);
+      cache_.reset();
+    });
+    if (os::Exists(root_ + "/cache/trees")) {
+      for (const std::string& name : NamesIn(root_ + "/cache/trees")) {
+        if (name.find('.') == std::string::npos) ExpectTree(root_ + "/cache/trees/" + name);
+      }
+    }
+    Open(10 * kMiB);  // room for one such tree, and no more than half of a second one
+    {
+      const auto tree = PublishTree(Options(), {});
+      ASSERT_TRUE(tree) << tree.error().message();
+      ExpectTree(tree->path);
+      WaitForSync(tree->path);
+    }
+    cache_.reset();
+    // (It is held a moment longer, by who has just said that it is synced.)
+    std::uint64_t left = 1;
+    for (int tries = 0; tries < 1000 && left > 0; ++tries) {
+      ASSERT_TRUE(cache::Cache::Clean(root_ + "/cache", false));
+      const auto stat = cache::Cache::Stat(root_ + "/cache", 0);
+      left = stat->trees + stat->large_files;
+    }
+    EXPECT_EQ(left, 0u);
+    ASSERT_TRUE(os::RemoveTree(root_ + "/cache"));
+  }
+  EXPECT_GT(step, 30);
 }
 
 TEST_F(TreeTest, OfALargeFileThatWasUnderWayOnlyTheMissingRangesAreFetched) {
