@@ -210,6 +210,31 @@ TEST_F(RemoteTest, PinnedFolderIsListedOnceForAllRuns) {
   EXPECT_NE(said.find(now->index->pin()), std::string::npos) << said;
 }
 
+TEST_F(RemoteTest, OptionsOfAMountReachTheStore) {
+  objects_["f/one"] = {"x", "e1"};
+  std::vector<net::Headers> asked;
+  http_->Otherwise([&](const net::HttpRequest& request) {
+    asked.push_back(request.headers);
+    return Answer(request);
+  });
+  tools_.env = [env = tools_.env](std::string_view name) -> std::optional<std::string> {
+    if (name == "AWS_ACCESS_KEY_ID") return "AKID";
+    if (name == "AWS_SECRET_ACCESS_KEY") return "secret";
+    return env(name);
+  };
+  const auto header = [&](std::string_view name) {
+    return std::string(asked.back().Get(name).value_or("none"));
+  };
+  ASSERT_TRUE(Take("s3://b/f/"));
+  EXPECT_EQ(header("x-amz-request-payer"), "none");
+  EXPECT_NE(header("Authorization").find("/us-east-1/s3/"), std::string::npos);
+  ASSERT_TRUE(Take("s3://b/f/,requester_pays,region=eu-north-1"));
+  EXPECT_EQ(header("x-amz-request-payer"), "requester");
+  EXPECT_NE(header("Authorization").find("/eu-north-1/s3/"), std::string::npos);
+  ASSERT_TRUE(Take("s3://b/f/,anon"));
+  EXPECT_EQ(header("Authorization"), "none");
+}
+
 TEST_F(RemoteTest, PinsThatAFolderCannotHaveAreNotedNotObeyed) {
   const auto taken = Take("s3://b/dir/,etag=38ff");
   ASSERT_TRUE(taken);
