@@ -53,8 +53,8 @@ void BecomeDataProcess(pid_t supervisor) {
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
-  // What goes back to the memory budget leaves the process too: blocks of the cache have mappings of
-  // their own, for glibc does not raise its threshold any more once this one is set.
+  // What goes back to the memory budget leaves the process too: blocks of the cache have mappings
+  // of their own, for glibc does not raise its threshold any more once this one is set.
   ::mallopt(M_TRIM_THRESHOLD, 1 << 20);
   ::setsid();  // what is typed at the terminal is for the job
   ::prctl(PR_SET_NAME, "leat-data");

@@ -27,7 +27,8 @@ std::unexpected<Error> FailReplaced(const std::string& url, const Version& was,
                                     const Version& now) {
   const std::string to =
       !was.etag.empty() && !now.etag.empty() ? "\"" + Printable(now.etag) + "\"" : NameOf(now);
-  return Fail(Errc::kConflict, url + " was replaced (" + NameOf(was) + " is now " + to + ")");
+  return Fail(Errc::kConflict,
+              url + " was replaced while it was read (" + NameOf(was) + " is now " + to + ")");
 }
 
 std::string ObjectStore::UrlOf(std::string_view key) const {

@@ -34,7 +34,7 @@ std::string NameOf(const Version& version);
 /// Whether an object at `now` is what was pinned as `wanted`: where both name a version id and no
 /// etag, by that; else by etag.
 bool SameVersion(const Version& wanted, const Version& now);
-/// kConflict: "<url> was replaced (etag "9a…" is now "38…")".
+/// kConflict: "<url> was replaced while it was read (etag "9a…" is now "38…")".
 std::unexpected<Error> FailReplaced(const std::string& url, const Version& was, const Version& now);
 
 struct ObjectInfo {

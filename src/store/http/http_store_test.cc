@@ -253,8 +253,9 @@ TEST_F(CannedTest, AWeakEtagIsComparedAndNotSent) {
   http_.Then({.status = 200, .headers = {{"ETag", "W/\"2\""}}, .body = "abc"});
   const auto replaced = Read("x", {.if_version = {.etag = "W/1"}});
   ASSERT_FALSE(replaced);
-  EXPECT_EQ(replaced.error().message(),
-            "https://data.example:8443/x was replaced (etag \"W/1\" is now \"W/2\")");
+  EXPECT_EQ(
+      replaced.error().message(),
+      "https://data.example:8443/x was replaced while it was read (etag \"W/1\" is now \"W/2\")");
 }
 
 TEST_F(CannedTest, CompressedBytesAreNotTakenForTheObject) {

@@ -246,7 +246,8 @@ TEST_F(S3AnswersTest, AReplacedObjectNamesBoth) {
   const auto done = Read({.if_version = {.etag = "9a"}});
   EXPECT_EQ(Sent(0, "If-Match"), "\"9a\"");
   ASSERT_FALSE(done);
-  EXPECT_EQ(done.error().message(), "s3://bkt/k was replaced (etag \"9a\" is now \"38\")");
+  EXPECT_EQ(done.error().message(),
+            "s3://bkt/k was replaced while it was read (etag \"9a\" is now \"38\")");
   // A server that does not heed If-Match:
   http_.Then(Object("x", {{"ETag", "\"38\""}}));
   ExpectError(Read({.if_version = {.etag = "9a"}}), Errc::kConflict, "etag \"9a\" is now \"38\"");

@@ -275,7 +275,7 @@ class S3Store final : public ObjectStore {
                                          const CallContext& ctx) {
     auto now = Stat(key, pin.version_id, ctx);
     if (now) return FailReplaced(UrlOf(key), pin, now->version);
-    return Fail(Errc::kConflict, UrlOf(key) + " was replaced (" + NameOf(pin) +
+    return Fail(Errc::kConflict, UrlOf(key) + " was replaced while it was read (" + NameOf(pin) +
                                      " was asked for; what is there now cannot be told: " +
                                      now.error().message() + ")");
   }
