@@ -718,7 +718,7 @@ TEST_F(HttpClientTest, ACertificateIsTrustedOnlyWithItsAuthority) {
   EXPECT_EQ(untrusted.error().code(), Errc::kInvalid);
   EXPECT_THAT(untrusted.error().message(),
               HasSubstr("the certificate of 127.0.0.1 is not trusted (unknown authority); name its "
-                        "CA in AWS_CA_BUNDLE"));
+                        "CA in SSL_CERT_FILE"));
   const auto trusted = Perform({.url = url, .ca_file = server.cert()});
   ASSERT_TRUE(trusted) << trusted.error().message();
   EXPECT_EQ(trusted->status, 200);

@@ -24,6 +24,16 @@ TEST(UrlTest, PiecesAreKeptAsTheyWereWritten) {
   EXPECT_EQ(url->ToString(), "https://User:p%40ss@example.com:8443/a%2fB/../c?x=%41&y");
 }
 
+TEST(UrlTest, WhatIsRedactedKeepsItsPlaceAndLosesItsSecrets) {
+  EXPECT_EQ(Redacted("https://me:secret@h/k?X-Amz-Signature=secret"), "https://...@h/k...");
+  EXPECT_EQ(Redacted("https://me:sec/ret@h/k"), "https://...@h/k");
+  EXPECT_EQ(Redacted("http:/me:secret@h/k"), "...@h/k");
+  EXPECT_EQ(Redacted("unexpected: --x=http:/me:secret@h/k#secret"), "unexpected: --x=...@h/k...");
+  EXPECT_EQ(Redacted("s3://key:secret@bucket/a@b"), "s3://...@b");
+  EXPECT_EQ(Redacted("./image@2x.png"), "./image@2x.png");
+  EXPECT_EQ(Redacted("plain\nwords"), "plain\\x0awords");
+}
+
 TEST(UrlTest, MessagesShowNeitherUserNorQuery) {
   const auto url = ParseUrl("https://me:secret@h/k?X-Amz-Signature=secret");
   ASSERT_TRUE(url);
