@@ -4,6 +4,8 @@
 
 #include <array>
 #include <atomic>
+#include <charconv>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -24,6 +26,17 @@ namespace leat::cache {
 using OwnerId = std::uint64_t;
 OwnerId OwnerOf(std::string_view source);
 std::string OwnerName(OwnerId owner);
+
+/// What is in a folder; nothing where it cannot be read.
+std::vector<std::string> NamesIn(const std::string& path);
+
+template <typename T>
+std::optional<T> ParseHex(std::string_view text) {
+  T value = 0;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+  if (ec != std::errc{} || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return value;
+}
 
 class Lease {
  public:
@@ -147,9 +160,34 @@ class Disk {
   static Result<std::uint64_t> Clean(const std::string& dir, bool all);
 
  private:
-  struct Shared;
+  static constexpr std::uint64_t kSegmentTable = 65536;
+  static constexpr std::uint64_t kEvictLock = 1;
+  static constexpr std::int64_t kBackOff = 3'000'000'000;
+  /// Of the steady clock, in nanoseconds.
+  static std::int64_t Now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+
+  /// The file `state`, mapped by every process. What is lost or wrong here is made anew from the
+  /// folder.
+  struct Shared {
+    std::atomic<std::uint64_t> used_bytes, used_inodes;
+    std::atomic<std::uint32_t> next_segment;
+    std::atomic<std::uint32_t> clean;  // the last to leave closed the door
+    std::array<char, 40> boot;         // when this was true; it is never synced
+    std::atomic<std::uint32_t> users;  // came, and have not left in order
+    char reserved[4096 - 24 - 40 - 4];
+    std::atomic<std::uint32_t> alive[kSegmentTable];  // segment n lives: alive[n % size] == n
+  };
+
+  /// What eviction takes away as one: a segment, a large file, a tree.
+  struct Unit {
+    enum class Kind : std::uint8_t { kSegment, kLarge, kTree } kind = Kind::kSegment;
+    OwnerId owner = 0;
+    std::string path;
+    std::uint32_t segment = 0;
+    std::uint64_t bytes = 0, inodes = 1;
+    std::int64_t last_used = 0;
+  };
   struct Writer;
-  struct Unit;
 
   explicit Disk(std::string dir);
   Status Initialize(bool alone);

@@ -1,7 +1,4 @@
 #include <fcntl.h>
-#include <fmt/format.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,8 +14,8 @@
 #include "base/log.h"
 #include "cache/cache.h"
 #include "cache/disk.h"
+#include "cache/large_file.h"
 #include "cache/memory_files.h"
-#include "os/fault_guard.h"
 
 namespace leat::cache {
 
@@ -26,104 +23,16 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::uint64_t kSumsMagic = 0x31534d55'53544c4cULL;  // "LLTSUMS1"
 constexpr std::uint64_t kFetchMemory =
     512 * kKiB;  // what a request under way holds: its receive buffer
-constexpr std::uint64_t kFinalizeLockBlock = (1ULL << 26) - 1;
-
-std::uint64_t HeaderSum(const SumsHeader& h) {
-  return digest::Xxh3({reinterpret_cast<const std::byte*>(&h), offsetof(SumsHeader, header_sum)});
-}
-
-/// 0 means "not here", so a checksum is never 0.
-std::uint64_t SumOf(std::uint64_t hash) { return hash == 0 ? 1 : hash; }
 
 }  // namespace
-
-/// The two files of a large file that is (partly) on disk.
-struct LargeFile::OnDisk {
-  os::UniqueFd data, sums_fd;
-  os::Mapping data_map, sums_map;
-  std::string path;
-  bool read_only = false;  // the data may not be written: a tree of plain files shares them
-  std::mutex write_mutex;
-
-  ~OnDisk() {
-    if (sums_map) os::UnguardMapping(sums_map.data());
-  }
-  SumsHeader& header() const { return *reinterpret_cast<SumsHeader*>(sums_map.data()); }
-  std::atomic<std::uint64_t>& sum(std::uint64_t block) const {
-    return reinterpret_cast<std::atomic<std::uint64_t>*>(sums_map.data() + kSumsHeaderBytes)[block];
-  }
-  /// One thread at a time: the others would wait for the inode's lock, and spin.
-  Status Write(std::span<const std::byte> bytes, std::uint64_t offset) {
-    const std::lock_guard lock(write_mutex);
-    return os::PwriteAll(data.get(), bytes, offset);
-  }
-  bool Recorded() const {
-    struct stat st;
-    const SumsHeader& h = header();
-    return h.inode != 0 && h.boot_id[0] != 0 &&
-           std::equal(h.boot_id.begin(), h.boot_id.end(), BootId().begin()) &&
-           ::fstat(data.get(), &st) == 0 && h.inode == st.st_ino &&
-           h.ctime_s == st.st_ctim.tv_sec && h.ctime_ns == st.st_ctim.tv_nsec && st.st_nlink > 0;
-  }
-  Status Record() const {
-    struct stat st;
-    if (::fstat(data.get(), &st) != 0) return FailErrno(errno, path);
-    SumsHeader& h = header();
-    h.inode = 0;  // until the rest is right
-    std::ranges::copy(BootId(), h.boot_id.begin());
-    h.ctime_s = st.st_ctim.tv_sec;
-    h.ctime_ns = st.st_ctim.tv_nsec;
-    h.inode = st.st_ino;
-    return {};
-  }
-};
-
-/// Consecutive blocks that one thread of this process is bringing.
-struct LargeFile::Flight {
-  std::uint64_t first = 0, end = 0;
-  std::atomic<bool> wanted{false};  // somebody waits
-  bool done = false;                // guarded by State::mutex, as what follows
-  Status status;
-  MemoryHold hold;
-  std::vector<std::pair<std::uint64_t, Data>> memory;  // blocks that found no room on disk
-};
-
-struct LargeFile::State {
-  mutable std::mutex mutex;
-  std::condition_variable_any progress;
-  std::vector<std::shared_ptr<Flight>> flights;
-  std::unique_ptr<OnDisk> disk_owner;
-  std::atomic<OnDisk*> disk{nullptr};
-  std::mutex disk_mutex;  // one thread opens or makes the files
-  std::vector<std::atomic<std::uint64_t>> verified;
-  std::atomic<std::uint64_t> complete_until{0};  // blocks below are present
-  std::atomic<bool> finalizing{false};
-  std::string poison;  // why the file must not be read any more; guarded by mutex
-};
 
 std::shared_ptr<LargeFile> Cache::OpenLarge(const FileKey& key, std::shared_ptr<Lease> lease,
                                             std::unique_ptr<Fetcher> fetcher) {
   std::shared_ptr<LargeFile> file(new LargeFile(*this, key, std::move(lease), std::move(fetcher)));
   file->UseDisk(false);
   return file;
-}
-
-std::uint64_t Cache::PresentBytes(const FileKey& key) {
-  if (disk_ == nullptr) return 0;
-  const auto fd = os::Open(disk_->LargePath(key.id) + ".sums", O_RDONLY);
-  if (!fd) return 0;
-  const std::uint64_t blocks = (key.size + kBlock - 1) / kBlock;
-  std::vector<std::uint64_t> sums(blocks);
-  const std::span<std::uint64_t> view(sums);
-  if (!os::PreadAll(fd->get(), std::as_writable_bytes(view), kSumsHeaderBytes)) return 0;
-  std::uint64_t bytes = 0;
-  for (std::uint64_t b = 0; b < blocks; ++b) {
-    if (sums[b] != 0) bytes += std::min(kBlock, key.size - b * kBlock);
-  }
-  return bytes;
 }
 
 LargeFile::LargeFile(Cache& cache, FileKey key, std::shared_ptr<Lease> lease,
@@ -147,126 +56,6 @@ LargeFile::OnDisk* LargeFile::disk() const { return state_->disk.load(std::memor
 bool LargeFile::Present(std::uint64_t block) const {
   const OnDisk* on = disk();
   return on != nullptr && on->sum(block).load(std::memory_order_acquire) != 0;
-}
-
-LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
-  if (OnDisk* on = disk()) return on;
-  Disk* disk = cache_.disk_.get();
-  if (disk == nullptr || !disk->on()) return nullptr;
-  const std::lock_guard lock(state_->disk_mutex);
-  if (OnDisk* on = this->disk()) return on;
-  const std::string path = disk->LargePath(key_.id);
-  const std::uint64_t sums_bytes = kSumsHeaderBytes + blocks_ * sizeof(std::uint64_t);
-
-  const auto open = [&]() -> Result<std::unique_ptr<OnDisk>> {
-    auto on = std::make_unique<OnDisk>();
-    on->path = path;
-    LEAT_ASSIGN_OR_RETURN(on->sums_fd, os::Open(path + ".sums", O_RDWR));
-    auto data = os::Open(path, O_RDWR);
-    // Complete files that a tree links to are read-only.
-    if (!data && data.error().code() == Errc::kDenied) {
-      data = os::Open(path, O_RDONLY);
-      on->read_only = true;
-    }
-    if (!data) return std::unexpected(data.error());
-    on->data = std::move(*data);
-    struct stat sums_st, data_st;
-    if (::fstat(on->sums_fd.get(), &sums_st) != 0 || ::fstat(on->data.get(), &data_st) != 0)
-      return FailErrno(errno, path);
-    if (static_cast<std::uint64_t>(sums_st.st_size) != sums_bytes ||
-        static_cast<std::uint64_t>(data_st.st_size) != key_.size) {
-      return Fail(Errc::kCorrupt, path + " has the wrong size");
-    }
-    LEAT_ASSIGN_OR_RETURN(
-        on->sums_map, os::Mapping::OfFile(on->sums_fd.get(), sums_bytes, PROT_READ | PROT_WRITE));
-    LEAT_ASSIGN_OR_RETURN(on->data_map, os::Mapping::OfFile(on->data.get(), key_.size, PROT_READ));
-    const SumsHeader& header = on->header();
-    if (header.magic != kSumsMagic || header.size != key_.size || header.id != key_.id.word ||
-        header.block != kBlock || header.header_sum != HeaderSum(header)) {
-      return Fail(Errc::kCorrupt, path + " is damaged");
-    }
-    if (header.poisoned != 0)
-      return Fail(Errc::kCorrupt, path + " was not what the store promised");
-    if (!disk->Adopt(header.owner)) return Fail(Errc::kConflict, path + " cannot be leased now");
-    os::GuardMapping(on->sums_map.data(), on->sums_map.size());
-    // It may have been evicted before the lease was ours.
-    if (::fstat(on->sums_fd.get(), &sums_st) != 0 || sums_st.st_nlink == 0)
-      return FailErrno(ENOENT, path);
-    return on;
-  };
-  /// False: another process was faster.
-  const auto create = [&]() -> Result<bool> {
-    LEAT_RETURN_IF_ERROR(os::MakeDirs(path.substr(0, path.rfind('/')), 0700));
-    {
-      LEAT_ASSIGN_OR_RETURN(const os::UniqueFd data, os::Open(path, O_RDWR | O_CREAT));
-      if (::ftruncate(data.get(), static_cast<off_t>(key_.size)) != 0)
-        return FailErrno(errno, path);
-    }
-    SumsHeader header = {};
-    header.magic = kSumsMagic;
-    header.size = key_.size;
-    header.id = key_.id.word;
-    header.owner = lease_->owner();
-    header.block = kBlock;
-    header.header_sum = HeaderSum(header);
-    const std::string temporary = fmt::format("{}.sums.{}", path, ::getpid());
-    LEAT_ASSIGN_OR_RETURN(const os::UniqueFd sums, os::Open(temporary, O_RDWR | O_CREAT | O_TRUNC));
-    const os::Cleanup remove([&] { ::unlink(temporary.c_str()); });
-    if (const int err = ::posix_fallocate(sums.get(), 0, static_cast<off_t>(sums_bytes));
-        err != 0) {
-      return FailErrno(err, path);
-    }
-    LEAT_RETURN_IF_ERROR(os::PwriteAll(
-        sums.get(), {reinterpret_cast<const std::byte*>(&header), sizeof(header)}, 0));
-    // The first of several processes wins; all use what is there then.
-    if (::link(temporary.c_str(), (path + ".sums").c_str()) == 0) return true;
-    if (errno == EEXIST) return false;
-    return FailErrno(errno, path);
-  };
-
-  auto on = open();
-  if (!on && on.error().code() == Errc::kCorrupt) {
-    ::unlink((path + ".sums").c_str());
-    ::unlink(path.c_str());
-  }
-  if (!on && make && on.error().code() != Errc::kConflict) {
-    if (!disk->Admit(WholePages(sums_bytes), 2)) return nullptr;
-    const Result<bool> made = create();
-    if (!made || !*made) disk->Unreserve(WholePages(sums_bytes), 2);
-    if (!made) {
-      disk->TurnOff(made.error());
-      return nullptr;
-    }
-    on = open();
-  }
-  if (!on) return nullptr;
-  if ((*on)->Recorded()) {
-    for (auto& word : state_->verified) word = UINT64_MAX;
-  }
-  state_->disk_owner = std::move(*on);
-  state_->disk.store(state_->disk_owner.get(), std::memory_order_release);
-  return state_->disk_owner.get();
-}
-
-bool LargeFile::Verify(std::uint64_t block) {
-  auto& word = state_->verified[block / 64];
-  const std::uint64_t bit = 1ULL << (block % 64);
-  if ((word.load(std::memory_order_acquire) & bit) != 0) return true;
-  OnDisk& on = *disk();
-  const std::uint64_t sum = on.sum(block).load(std::memory_order_acquire);
-  thread_local std::vector<std::byte> buffer(kBlock);
-  const std::span<std::byte> bytes(buffer.data(), BlockBytes(block));
-  const Status read = os::PreadAll(on.data.get(), bytes, block * kBlock);
-  if (sum != 0 && read && SumOf(digest::Xxh3(bytes)) == sum) {
-    word.fetch_or(bit, std::memory_order_release);
-    return true;
-  }
-  std::uint64_t expected = sum;
-  if (sum != 0 && on.sum(block).compare_exchange_strong(expected, 0)) {
-    cache_.options_.counts->dropped.fetch_add(1, std::memory_order_relaxed);
-    state_->complete_until = 0;
-  }
-  return false;
 }
 
 std::shared_ptr<LargeFile::Flight> LargeFile::FlightOf(std::uint64_t block) const {
@@ -613,82 +402,6 @@ Result<Data> LargeFile::Read(std::uint64_t offset, std::uint64_t length, const C
   return Data{{copy.get(), length}, copy};
 }
 
-bool LargeFile::complete() const {
-  const OnDisk* on = disk();
-  if (on == nullptr) return false;
-  std::uint64_t b = state_->complete_until.load();
-  while (b < blocks_ && on->sum(b).load(std::memory_order_acquire) != 0) ++b;
-  state_->complete_until = b;
-  return b == blocks_;
-}
-
-std::unexpected<Error> LargeFile::Poison(const std::string& why) {
-  const Error error(Errc::kCorrupt, fmt::format("{}: {}", fetcher_->name(), why));
-  {
-    const std::lock_guard lock(state_->mutex);
-    if (!state_->poison.empty()) return Fail(Errc::kCorrupt, state_->poison);
-    state_->poison = error.message();
-  }
-  cache_.pool_->Submit([self = shared_from_this(), error] { self->fetcher_->OnWrong(error); });
-  return std::unexpected(error);
-}
-
-Result<bool> LargeFile::Finalize(const CallContext& ctx, bool may_wait) {
-  const auto given_up = [&] {
-    return ctx.cancelled() || ctx.expired() || cache_.stop_.stop_requested();
-  };
-  OnDisk& on = *disk();
-  if (on.Recorded()) return true;
-  {
-    const std::lock_guard guard(state_->mutex);
-    if (!state_->poison.empty()) return Fail(Errc::kCorrupt, state_->poison);
-  }
-  const std::uint64_t lock = Disk::BlockLock(key_.id, kFinalizeLockBlock);
-  const bool locked = cache_.disk_->TryLock(lock, 1);
-  if (!locked && may_wait) return false;  // another process is at it
-  const os::Cleanup unlock([&] {
-    if (locked) cache_.disk_->Unlock(lock, 1);
-  });
-  if (::fdatasync(on.data.get()) != 0) return FailErrno(errno, "syncing " + on.path);
-  for (std::uint64_t b = 0; b < blocks_; ++b) {
-    if (!Verify(b)) return Fail(Errc::kCorrupt, on.path + ": a block was damaged");
-    if (given_up()) return Fail(Errc::kCancelled, "cancelled");
-  }
-  std::optional<digest::Expected> expected = fetcher_->expected();
-  if (const SumsHeader& header = on.header(); !expected && header.promised_kind != 0) {
-    // Told to the process that fetched it.
-    expected = digest::Expected{static_cast<digest::Kind>(header.promised_kind - 1),
-                                std::string(header.promised.data(), header.promised_size)};
-  }
-  if (expected) {
-    digest::Hasher hasher(expected->kind);
-    std::vector<std::byte> buffer(kMiB);
-    for (std::uint64_t at = 0; at < key_.size; at += buffer.size()) {
-      const std::span<std::byte> piece(buffer.data(),
-                                       std::min<std::uint64_t>(buffer.size(), key_.size - at));
-      LEAT_RETURN_IF_ERROR(os::PreadAll(on.data.get(), piece, at));
-      hasher.Update(piece);
-      if (given_up()) return Fail(Errc::kCancelled, "cancelled");
-    }
-    if (hasher.Finish() != expected->value) {
-      // Whoever else has it open sees this; the names are taken away only if they are still this
-      // file's.
-      on.header().poisoned = 1;
-      struct stat mine, there;
-      if (::fstat(on.sums_fd.get(), &mine) == 0 &&
-          ::stat((on.path + ".sums").c_str(), &there) == 0 && mine.st_ino == there.st_ino) {
-        ::unlink((on.path + ".sums").c_str());
-        ::unlink(on.path.c_str());
-        cache_.disk_->Unreserve(WholePages(key_.size), 2);
-      }
-      return Poison(fmt::format("the bytes that arrived do not have the {} that the store promised",
-                                digest::KindName(expected->kind)));
-    }
-  }
-  LEAT_RETURN_IF_ERROR(on.Record());
-  return true;
-}
-
 Status LargeFile::Complete(std::uint64_t request, const CallContext& ctx) {
   const std::uint64_t window = 8 * request;
   for (std::uint64_t at = 0; at < key_.size; at += kBlock) {
@@ -709,41 +422,6 @@ Status LargeFile::Complete(std::uint64_t request, const CallContext& ctx) {
     }
     std::this_thread::sleep_for(5ms);
   }
-}
-
-os::UniqueFd LargeFile::PassthroughFd() {
-  OnDisk* on = disk();
-  if (on == nullptr || !complete()) return {};
-  if (on->Recorded()) return os::UniqueFd(::fcntl(on->data.get(), F_DUPFD_CLOEXEC, 3));
-  if (!state_->finalizing.exchange(true)) {
-    cache_.pool_->Submit([self = shared_from_this()] {
-      if (const auto checked = self->Finalize({}, true); !checked) Debug(checked.error().message());
-      self->state_->finalizing = false;
-    });
-  }
-  return {};
-}
-
-void LargeFile::Forget(std::uint64_t offset, std::uint64_t length) {
-  OnDisk* on = disk();
-  if (on == nullptr) return;
-  for (std::uint64_t b = offset / kBlock; b < blocks_ && b * kBlock < offset + length; ++b) {
-    if (on->sum(b).exchange(0) == 0) continue;
-    state_->verified[b / 64].fetch_and(~(1ULL << (b % 64)));
-    cache_.options_.counts->dropped.fetch_add(1, std::memory_order_relaxed);
-  }
-  state_->complete_until = 0;
-}
-
-bool LargeFile::LinkTo(const std::string& path, mode_t mode, std::int64_t mtime_ns) {
-  OnDisk* on = disk();
-  if (on == nullptr || !complete() || !on->Recorded()) return false;
-  // All this changes the ctime that the record of the verification names.
-  const timespec times[2] = {{0, UTIME_OMIT}, {mtime_ns / 1'000'000'000, mtime_ns % 1'000'000'000}};
-  ::fchmod(on->data.get(), mode);
-  ::futimens(on->data.get(), times);
-  const bool linked = ::link(on->path.c_str(), path.c_str()) == 0;
-  return on->Record() && linked;
 }
 
 }  // namespace leat::cache
