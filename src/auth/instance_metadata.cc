@@ -50,14 +50,18 @@ class InstanceMetadataSource final : public CredentialProvider {
     while (base.ends_with('/')) base.pop_back();
 
     auto credentials = Ask(base, ctx.Within(on_ec2 ? kLimitOnEc2 : kLimitElsewhere));
+    // Where it must be, silence is asked twice what it means.
+    if (!credentials && IsNobody(credentials.error()) && on_ec2 && !answered_ && !ctx.cancelled())
+      credentials = Ask(base, ctx.Within(kLimitOnEc2));
     if (credentials) {
       gave_ = true;
       return credentials;
     }
     Error error = std::move(credentials).error().While("asking the instance metadata service");
     if (ctx.cancelled() || ctx.expired()) return std::unexpected(std::move(error));
-    const bool nobody = error.code() == Errc::kUnavailable || error.code() == Errc::kDeadline;
-    if (nobody && gave_) return Fail(Errc::kUnavailable, error.message());
+    const bool nobody = IsNobody(error);
+    // A service that is there and cannot answer now must not turn a run anonymous.
+    if (nobody && (gave_ || answered_)) return Fail(Errc::kUnavailable, error.message());
     if (nobody || error.code() == Errc::kNotFound) {
       Debug(error.message());
       if (!gave_) gave_nothing_ = true;
@@ -67,11 +71,16 @@ class InstanceMetadataSource final : public CredentialProvider {
   }
 
  private:
+  static bool IsNobody(const Error& error) {
+    return error.code() == Errc::kUnavailable || error.code() == Errc::kDeadline;
+  }
+
   Result<net::HttpResponse> Send(net::HttpRequest request, const CallContext& ctx) {
     request.direct = true;
     request.max_body = kMiB;
     request.connect_timeout = 1s;
     LEAT_ASSIGN_OR_RETURN(net::HttpResponse response, http_.Perform(request, ctx));
+    answered_ = true;
     if (response.status == 200) return response;
     Errc code = Errc::kDenied;
     if (response.status >= 500 || response.status == 429) code = Errc::kUnavailable;
@@ -104,7 +113,7 @@ class InstanceMetadataSource final : public CredentialProvider {
   const config::Environment env_;
   net::HttpTransport& http_;
   const std::function<bool()> machine_is_ec2_;
-  std::atomic<bool> gave_ = false, gave_nothing_ = false;
+  std::atomic<bool> gave_ = false, gave_nothing_ = false, answered_ = false;
 };
 
 }  // namespace

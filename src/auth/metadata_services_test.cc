@@ -152,6 +152,18 @@ TEST_F(MetadataServicesTest, AnInstanceWithoutARoleIsAnonymous) {
   EXPECT_EQ(Chain()->Get({})->provider, "anonymous");
 }
 
+TEST_F(MetadataServicesTest, AnInstanceServiceThatCannotAnswerNowIsAskedAgain) {
+  env_ = {{"AWS_EC2_METADATA_SERVICE_ENDPOINT", server_.base()}};
+  const auto chain = Chain();
+  Control("imds=busy");
+  const auto busy = chain->Get({});
+  ASSERT_FALSE(busy) << "anonymous for good, because of one bad moment";
+  EXPECT_EQ(busy.error().code(), Errc::kUnavailable);
+  Control("imds=on");
+  clock_.Advance(1min);
+  EXPECT_EQ(KeyOf(*chain), "AKIA-imds-1") << Log();
+}
+
 TEST_F(MetadataServicesTest, ASilentInstanceServiceCostsOneSecondOnce) {
   env_ = {{"AWS_EC2_METADATA_SERVICE_ENDPOINT", server_.base()}};
   Control("imds=silent");

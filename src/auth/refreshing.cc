@@ -91,7 +91,8 @@ Status RefreshingProvider::Keep(Credentials credentials) {
 
 void RefreshingProvider::Invalidate() {
   const std::lock_guard lock(mutex_);
-  if (kept_ && clock_.Now() - fetched_at_ >= kDeafAfterRefresh) {
+  const auto age = clock_.Now() - fetched_at_;
+  if (kept_ && (age >= kDeafAfterRefresh || age < age.zero())) {  // (the clock may be set back)
     refused_ = true;
     source_->Invalidate();
   }

@@ -31,9 +31,12 @@ std::string Printable(std::string_view text) {
   static constexpr char kHex[] = "0123456789abcdef";
   std::string out;
   out.reserve(text.size());
-  for (const char c : text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
     const auto u = static_cast<unsigned char>(c);
-    if (u < 0x20 || u == 0x7f) {
+    // C1 controls too, in UTF-8: C2 80 to C2 9F.
+    const auto before = static_cast<unsigned char>(i > 0 ? text[i - 1] : 0);
+    if (u < 0x20 || u == 0x7f || (before == 0xc2 && u >= 0x80 && u <= 0x9f)) {
       out += "\\x";
       out += kHex[u >> 4];
       out += kHex[u & 15];

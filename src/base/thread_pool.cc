@@ -22,23 +22,25 @@ void ThreadPool::Shutdown() {
 }
 
 void ThreadPool::Enqueue(std::function<void()> job, bool first) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (closing_) return;
+  if (sleeping_ <= jobs_.size() && threads_.size() < max_threads_) {
+    try {
+      threads_.emplace_back([this] { Run(); });
+    } catch (const std::system_error&) {
+      // No more threads are to be had: those that there are will come to it, or this one does it.
+      if (threads_.empty()) {
+        lock.unlock();
+        return job();
+      }
+    }
+  }
   if (first) {
     jobs_.push_front(std::move(job));
   } else {
     jobs_.push_back(std::move(job));
   }
-  if (sleeping_ >= jobs_.size()) {
-    wake_.notify_one();
-  } else if (threads_.size() < max_threads_) {
-    try {
-      threads_.emplace_back([this] { Run(); });
-    } catch (const std::system_error&) {
-      // No more threads are to be had: those that there are will come to it.
-      if (threads_.empty()) std::abort();
-    }
-  }
+  wake_.notify_one();
 }
 
 std::size_t ThreadPool::queued() const {
@@ -82,7 +84,11 @@ void ParallelFor(std::size_t count, std::size_t threads,
     }
   };
   std::vector<std::thread> others;
-  for (std::size_t i = 1; i < std::min(threads, count); ++i) others.emplace_back(work);
+  try {
+    for (std::size_t i = 1; i < std::min(threads, count); ++i) others.emplace_back(work);
+  } catch (const std::system_error&) {
+    // No more threads are to be had: those that there are do it all.
+  }
   work();
   for (std::thread& t : others) t.join();
 }

@@ -114,10 +114,10 @@ void HideSecrets(int argc, char** argv) {
     char* scheme = std::strstr(argv[i], "://");
     if (scheme == nullptr) continue;
     if (char* query = std::strchr(scheme, '?')) std::memset(query, 'x', std::strlen(query));
-    char* at = std::strchr(scheme + 3, '@');
-    const char* path = std::strchr(scheme + 3, '/');
-    if (at != nullptr && (path == nullptr || at < path))
-      std::memset(scheme + 3, 'x', static_cast<std::size_t>(at - scheme - 3));
+    char* const host = scheme + 3;
+    const std::string_view authority = std::string_view(host).substr(0, std::strcspn(host, "/"));
+    if (const std::size_t at = authority.rfind('@'); at != authority.npos)
+      std::memset(host, 'x', at);
   }
 }
 
@@ -140,6 +140,7 @@ int Main(int argc, char** argv) {
     }
   }
   const bool is_run = !ours.empty() && ours[0] == "run";
+  if (!is_run) ::signal(SIGCHLD, SIG_DFL);  // (a run hands on to its job what is ignored)
 
   CLI::App app(
       "leat brings datasets to training jobs: streamed, cached and verified, from S3, HTTP and "

@@ -284,6 +284,7 @@ Status DoCat(const SourceCommand& command) {
   auto content =
       std::make_shared<const snapshot::Content>(taken.index, source->remote->shared_store());
   if (taken.index->file(0).size == 0) return {};
+  source->remote->SetRetryTotal(std::chrono::seconds(source->tools->home.retry_seconds), 1000);
   snapshot::EntryReader reader(content, 0);
   return reader.Read(0, taken.index->file(0).size, WriteOut, {});
 }

@@ -38,6 +38,16 @@ const unsigned char* Raw(std::span<const std::byte> data) {
 
 }  // namespace
 
+bool CanHash(Kind kind) {
+  const auto starts = [](Kind k) {
+    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
+                                                                          &EVP_MD_CTX_free);
+    return EVP_DigestInit_ex(context.get(), MdOf(k), nullptr) == 1;
+  };
+  static const bool md5 = starts(Kind::kMd5);
+  return kind != Kind::kMd5 || md5;
+}
+
 Hasher::Hasher(Kind kind) : state_(std::make_unique<State>()) {
   state_->kind = kind;
   if (const EVP_MD* md = MdOf(kind)) {

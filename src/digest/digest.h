@@ -16,8 +16,12 @@ namespace leat::digest {
 
 using Sha256 = std::array<std::byte, 32>;
 
-/// One hash of a kind that a store may promise; not thread-safe.
+/// What a store may promise.
 enum class Kind : std::uint8_t { kMd5, kSha1, kSha256, kCrc32c };
+/// Whether this machine's OpenSSL has it: where FIPS binds it, there is no MD5.
+bool CanHash(Kind kind);
+
+/// One hash; not thread-safe.
 class Hasher {
  public:
   explicit Hasher(Kind kind);

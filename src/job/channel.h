@@ -23,6 +23,8 @@ enum class MessageKind : std::uint32_t {
   kFinish,     ///< supervisor: the job has ended; exit
   kDevice,     ///< builder: the FUSE descriptor of attachment `number`
   kMade,       ///< builder: text is a folder of the host that was made as a mount point
+  kUses,       ///< builder: fd is a folder of the host that a mount lies on, locked
+  kRunning,    ///< init: the command has been executed, and has the terminal's signals itself
   kStarted,    ///< builder: number is the pid of the job's init
   kSignal,     ///< supervisor: number is a signal for the job
   kExited,     ///< init: number is the job's wait status

@@ -30,7 +30,8 @@ void DropMountRights() {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
   if (::syscall(SYS_capget, &header, data) != 0) return;
-  data[0].inheritable &= ~(1U << CAP_SYS_ADMIN);
+  for (auto* set : {&data[0].inheritable, &data[0].permitted, &data[0].effective})
+    *set &= ~(1U << CAP_SYS_ADMIN);
   ::syscall(SYS_capset, &header, data);
 }
 
@@ -46,7 +47,6 @@ void DropMountRights() {
   };
   const std::string& dir = command.workdir.empty() ? command.cwd : command.workdir;
   if (::chdir(dir.c_str()) != 0) fail("\nthe working directory " + dir);
-  if (isolation.abilities.namespaces != Abilities::Namespaces::kNone) DropMountRights();
   // The init ends all that it can find; when it is killed itself, the kernel ends this much.
   if (!isolation.pid_namespace) ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   for (int sig = 1; sig < NSIG; ++sig) ::signal(sig, SIG_DFL);
@@ -110,11 +110,17 @@ void EndDescendants(pid_t spared) {
     if (left.empty()) break;
     // By descriptors: the number of one that ends meanwhile may be a stranger's.
     std::map<pid_t, os::UniqueFd> processes;
-    for (const pid_t pid : left)
-      processes[pid].Reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    for (const pid_t pid : left) {
+      os::UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+      // (A container's filter may not know the call.)
+      if (process || errno != ESRCH) processes[pid] = std::move(process);
+    }
     for (const pid_t pid : Descendants(spared)) {
-      if (const auto it = processes.find(pid); it != processes.end() && it->second)
-        ::syscall(SYS_pidfd_send_signal, it->second.get(), SIGKILL, nullptr, 0);
+      const auto it = processes.find(pid);
+      if (it == processes.end()) continue;
+      if (!it->second ||
+          ::syscall(SYS_pidfd_send_signal, it->second.get(), SIGKILL, nullptr, 0) != 0)
+        ::kill(pid, SIGKILL);
       ::waitpid(pid, nullptr, WNOHANG);
     }
     ::usleep(2000);
@@ -143,6 +149,8 @@ void RunInit(const Isolation& isolation, const Command& command, Channel channel
   } else {
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   }
+  // Before the job exists, which could trace its init.
+  if (isolation.abilities.namespaces != Abilities::Namespaces::kNone) DropMountRights();
   CloseOwnDescriptors({channel.fd()});
   sigset_t all;
   ::sigfillset(&all);
@@ -169,6 +177,7 @@ void RunInit(const Isolation& isolation, const Command& command, Channel channel
         std::string(buffer + sizeof(error), static_cast<std::size_t>(n) - sizeof(error)));
     End(isolation, 127);
   }
+  (void)channel.Send(MessageKind::kRunning);
   pollfd polled[2] = {{signals.get(), POLLIN, 0}, {channel.fd(), POLLIN, 0}};
   for (;;) {
     if (::poll(polled, 2, -1) < 0 && errno != EINTR) End(isolation, 125);

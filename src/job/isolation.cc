@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +27,8 @@ namespace leat::job {
 namespace {
 
 constexpr std::size_t kMirrorLimit = 4096;
+/// An extended attribute of folders of the host that were made as mount points.
+constexpr const char* kMadeByLeat = "user.leat.mount-point";
 
 /// What lies in a folder, ready to be attached in another one.
 struct Entry {
@@ -165,7 +168,7 @@ class Builder {
     std::vector<std::size_t> order(attachments_.size());
     std::iota(order.begin(), order.end(), 0UL);
     std::ranges::sort(order, {}, [&](std::size_t i) {
-      return std::ranges::count(attachments_[i].spec.target, '/');
+      return std::ranges::count(ResolvedTarget(attachments_[i].spec), '/');
     });
     for (const std::size_t i : order) {
       const Attachment& attachment = attachments_[i];
@@ -197,10 +200,50 @@ class Builder {
     return {};
   }
 
+  /// The attachment that `path` lies in, below its target; the innermost one, null for none.
+  const Attachment* Around(const std::string& path) const {
+    const Attachment* in = nullptr;
+    for (const Attachment& attachment : attachments_) {
+      const bool inside = path.starts_with(attachment.spec.target + "/");
+      if (inside && (in == nullptr || in->spec.target.size() < attachment.spec.target.size())) {
+        in = &attachment;
+      }
+    }
+    return in;
+  }
+
   Status MakeMountPoint(const std::string& target) {
+    for (;;) {
+      LEAT_RETURN_IF_ERROR(FindOrMake(target));
+      const Attachment* const in = Around(target);
+      if (in != nullptr && in->result.how != AttachResult::How::kBind) return {};
+      // A folder of the host that leat has made is removed by the last run that uses it: removed by
+      // another, it would take this job's mount with it.
+      const os::UniqueFd folder(::open(target.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      struct stat held, there;
+      if (!folder || !os::Flock(folder.get(), false, false)) return {};
+      if (::fstat(folder.get(), &held) != 0 || ::stat(target.c_str(), &there) != 0 ||
+          held.st_ino != there.st_ino || held.st_dev != there.st_dev) {
+        continue;
+      }
+      return channel_.Send(MessageKind::kUses, 0, "", folder.get());
+    }
+  }
+
+  Status FindOrMake(const std::string& target) {
     struct stat st;
     if (::stat(target.c_str(), &st) == 0) {
-      if (S_ISDIR(st.st_mode)) return {};
+      if (S_ISDIR(st.st_mode)) {
+        // Made by another run that may end before this one.
+        for (std::string path = target;
+             ::getxattr(path.c_str(), kMadeByLeat, nullptr, 0) >= 0 && path.size() > 1;
+             path.resize(std::max<std::size_t>(path.rfind('/'), 1))) {
+          made_.push_back(OnHost(path));
+        }
+        for (; !made_.empty(); made_.pop_back())
+          (void)channel_.Send(MessageKind::kMade, 0, made_.back());
+        return {};
+      }
       return Fail(Errc::kInvalid,
                   fmt::format("the target {} is a file; a target is a folder", target));
     }
@@ -237,20 +280,16 @@ class Builder {
         if (errno != EEXIST) return errno;
         continue;
       }
-      if (on_host) (void)channel_.Send(MessageKind::kMade, 0, OnHost(path));
+      if (!on_host) continue;
+      ::setxattr(path.c_str(), kMadeByLeat, "", 0, 0);
+      (void)channel_.Send(MessageKind::kMade, 0, OnHost(path));
     }
     return 0;
   }
 
   /// Where the host has what the job sees at `path`: elsewhere, below an attached folder.
   std::string OnHost(const std::string& path) const {
-    const Attachment* in = nullptr;
-    for (const Attachment& attachment : attachments_) {
-      const bool inside = path.starts_with(attachment.spec.target + "/");
-      if (inside && (in == nullptr || in->spec.target.size() < attachment.spec.target.size())) {
-        in = &attachment;
-      }
-    }
+    const Attachment* const in = Around(path);
     return in == nullptr ? path : in->result.path + path.substr(in->spec.target.size());
   }
 
@@ -283,6 +322,7 @@ class Builder {
                                isolation_.abilities.namespaces == Abilities::Namespaces::kUser;
   std::vector<os::UniqueFd> trees_;
   std::vector<std::string> read_only_later_;
+  std::vector<std::string> made_;
 };
 
 }  // namespace
@@ -298,13 +338,22 @@ void RunBuilder(const std::vector<Attachment>& attachments,
       ::_exit(125);
     }
   }
+  // The init begins when the supervisor has been told its number.
+  int go[2] = {-1, -1};
+  [[maybe_unused]] const int piped = ::pipe2(go, O_CLOEXEC);
   const pid_t init = ::fork();
   if (init < 0) {
     (void)channel.Send(MessageKind::kFailed, 0,
                        fmt::format("starting the job: {}", std::strerror(errno)));
     ::_exit(125);
   }
-  if (init == 0) RunInit(isolation, command, std::move(channel));
+  if (init == 0) {
+    ::close(go[1]);
+    char end;
+    while (::read(go[0], &end, 1) < 0 && errno == EINTR) {
+    }
+    RunInit(isolation, command, std::move(channel));
+  }
   (void)channel.Send(MessageKind::kStarted, init);
   ::_exit(0);
 }

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <filesystem>
+#include <map>
 #include <optional>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "base/log.h"
@@ -179,7 +182,11 @@ Result<Source> ParseSource(std::string_view text) {
       return Fail(Errc::kInvalid,
                   fmt::format("{}: the bucket's name is missing (s3://bucket/prefix)",
                               net::Redacted(text)));
-    if (const std::size_t at = out.bucket.rfind('@'); at != std::string::npos) {
+    // (AWS's secrets may hold a '/'.)
+    const bool key_pair = (rest.starts_with("AKIA") || rest.starts_with("ASIA")) &&
+                          rest.find(':') < slash && rest.find('@') != std::string_view::npos;
+    if (const std::size_t at = key_pair ? 0 : out.bucket.rfind('@'); at != std::string::npos) {
+      if (key_pair) out.bucket = rest.substr(rest.rfind('@'));
       return Fail(Errc::kInvalid,
                   fmt::format("s3://...{}: a URL is no place for keys; leave them to the "
                               "environment or a profile (profile=)",
@@ -291,12 +298,21 @@ Result<MountSpec> ParseMount(std::string_view text) {
   return spec;
 }
 
+std::string ResolvedTarget(const MountSpec& mount) {
+  std::error_code failed;
+  const auto path = std::filesystem::weakly_canonical(mount.target, failed);
+  return failed ? mount.target : path.string();
+}
+
 Status CheckTargets(const std::vector<MountSpec>& mounts) {
-  std::set<std::string_view> seen;
+  std::map<std::string, std::string_view> seen;
   for (const MountSpec& mount : mounts) {
-    if (!seen.insert(mount.target).second) {
-      return Fail(Errc::kInvalid, fmt::format("the target {} is given twice", mount.target));
-    }
+    const auto [it, fresh] = seen.emplace(ResolvedTarget(mount), mount.target);
+    if (fresh) continue;
+    return Fail(Errc::kInvalid, it->second == mount.target
+                                    ? fmt::format("the target {} is given twice", mount.target)
+                                    : fmt::format("the targets {} and {} are the same folder",
+                                                  it->second, mount.target));
   }
   return {};
 }

@@ -49,7 +49,9 @@ Result<MountSpec> ParseMount(std::string_view text);
 /// Only SOURCE[,option...].
 Result<MountSpec> ParseSourceWithOptions(std::string_view text);
 
-/// kInvalid for the same target twice.
+/// The target with what links in it lead to.
+std::string ResolvedTarget(const MountSpec& mount);
+/// kInvalid for the same target twice, by whatever names.
 Status CheckTargets(const std::vector<MountSpec>& mounts);
 
 }  // namespace leat::job

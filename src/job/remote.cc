@@ -8,11 +8,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <mutex>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/thread_pool.h"
 #include "digest/digest.h"
 #include "net/url.h"
 #include "store/http/http_store.h"
@@ -39,6 +44,51 @@ std::string NormalEtag(std::string_view etag) {
 std::string LastComponent(std::string_view key) {
   const std::size_t slash = key.rfind('/');
   return std::string(slash == std::string_view::npos ? key : key.substr(slash + 1));
+}
+
+/// Where an object is, of a path and its query: a signature says nothing of that, and is another
+/// one tomorrow; all else in the query may choose between objects. (AWS, CloudFront, Google, Azure)
+std::string WithoutSignature(std::string_view target) {
+  static constexpr std::array kOfSignatures = {"signature",
+                                               "expires",
+                                               "policy",
+                                               "key-pair-id",
+                                               "awsaccesskeyid",
+                                               "googleaccessid",
+                                               "sig",
+                                               "se",
+                                               "st",
+                                               "sp",
+                                               "sv",
+                                               "sr",
+                                               "spr",
+                                               "sip",
+                                               "skoid",
+                                               "sktid",
+                                               "skt",
+                                               "ske",
+                                               "sks",
+                                               "skv"};
+  std::string path(target.substr(0, target.find('?')));
+  std::string_view query = target.substr(path.size());
+  std::string kept;
+  bool is_signed = false;
+  while (!query.empty()) {
+    query.remove_prefix(1);
+    const std::string_view parameter = query.substr(0, query.find('&'));
+    query.remove_prefix(parameter.size());
+    std::string name(parameter.substr(0, parameter.find('=')));
+    std::ranges::transform(name, name.begin(), [](char c) {
+      return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+    });
+    is_signed |= name.ends_with("signature") || name == "sig";
+    if (name.starts_with("x-amz-") || name.starts_with("x-goog-") ||
+        std::ranges::find(kOfSignatures, name) != kOfSignatures.end()) {
+      continue;
+    }
+    kept += (kept.empty() ? "?" : "&") + std::string(parameter);
+  }
+  return is_signed ? path + kept : std::string(target);
 }
 
 /// One object under another name or key than its own, for the snapshot: `key` as the builder sees
@@ -224,15 +274,15 @@ Result<SnapshotFile> Remote::SnapshotOfObject(const store::ObjectInfo& info) {
   if (spec_.source.kind == Source::Kind::kHttp) prefix.clear();
   store::ObjectInfo entry = info;
   entry.key = prefix + name;
-  if (!spec_.version.empty()) entry.version.version_id = spec_.version;
+  // Naming a version that nobody asked for would need another right (s3:GetObjectVersion); the etag
+  // pins the object as well.
+  if (!spec_.version.empty() || !entry.version.etag.empty())
+    entry.version.version_id = spec_.version;
   // The snapshot knows the object by its name; what tells its bytes from others of that name is
-  // where they really are. A signature in a URL says nothing of that, and changes from day to day.
+  // where they really are.
   std::string identity(store_->Identity());
   if (entry.key != real) {
-    const bool presigned = real.find("Signature=") != std::string::npos;
-    const std::string_view where =
-        presigned ? std::string_view(real).substr(0, real.find('?')) : std::string_view(real);
-    identity += "#" + ToHex(digest::HashSha256(AsBytes(where))).substr(0, 32);
+    identity += "#" + ToHex(digest::HashSha256(AsBytes(WithoutSignature(real)))).substr(0, 32);
     store_ = std::make_shared<Renamed>(store_, entry.key, real);
   }
   snapshot::Builder builder(std::move(identity), prefix);
@@ -252,11 +302,6 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
   std::string prefix = spec_.source.key;
   if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
   std::vector<std::string> notes;
-  if (!spec_.name.empty()) {
-    return Fail(
-        Errc::kInvalid,
-        fmt::format("{} is a folder: name= is for the file that a single object becomes", url));
-  }
   std::string pin = spec_.etag.starts_with(kFolderPin) ? spec_.etag : "";
   if ((!spec_.etag.empty() && pin.empty()) || !spec_.version.empty()) {
     notes.push_back(
@@ -305,6 +350,11 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
       !listed) {
     return std::unexpected(listed.error());
   }
+  if (!spec_.name.empty()) {
+    return Fail(
+        Errc::kInvalid,
+        fmt::format("{} is a folder: name= is for the file that a single object becomes", url));
+  }
   LEAT_ASSIGN_OR_RETURN(SnapshotFile out, Save(builder, saved_name));
   out.notes = std::move(notes);
   out.is_folder = true;
@@ -322,20 +372,34 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
                                   url, FormatCount(out.left_out.count),
                                   Printable(out.left_out.first_key), out.left_out.first_why));
   }
-  std::uint32_t archived = 0, first = 0;
-  for (std::uint32_t i = 0; i < out.index->file_count(); ++i) {
-    if (out.index->file(i).archived && archived++ == 0) first = i;
-  }
-  if (archived > 0) {
-    return Fail(
-        Errc::kUnsupported,
-        fmt::format("{} of {} objects of {} are archived (Glacier) and must be restored before "
-                    "they can be read, first {} "
-                    "(aws s3api restore-object --bucket {} --key ... --restore-request Days=7)",
-                    FormatCount(archived), FormatCount(out.index->file_count()), url,
-                    out.index->PathOfFile(first), spec_.source.bucket));
-  }
+  LEAT_RETURN_IF_ERROR(CheckArchived(*out.index, ctx));
   return out;
+}
+
+/// A listing goes on calling archived what has been restored.
+Status Remote::CheckArchived(const snapshot::Snapshot& index, const CallContext& ctx) {
+  std::vector<std::uint32_t> listed;
+  for (std::uint32_t i = 0; i < index.file_count(); ++i) {
+    if (index.file(i).archived) listed.push_back(i);
+  }
+  constexpr std::size_t kCounted = 1000;  // more are counted as they were listed
+  std::mutex mutex;
+  std::set<std::uint32_t> archived;
+  ParallelFor(listed.size(), 16, [&](std::size_t i) {
+    const auto info = store_->Stat(index.KeyOfFile(listed[i]), "", ctx);
+    const std::lock_guard lock(mutex);
+    if (!info || info->archived) archived.insert(listed[i]);
+    return listed.size() <= kCounted || archived.empty();
+  });
+  if (archived.empty()) return {};
+  return Fail(
+      Errc::kUnsupported,
+      fmt::format("{} of {} objects of {} are archived (Glacier) and must be restored before "
+                  "they can be read, first {} "
+                  "(aws s3api restore-object --bucket {} --key ... --restore-request Days=7)",
+                  FormatCount(listed.size() <= kCounted ? archived.size() : listed.size()),
+                  FormatCount(index.file_count()), spec_.source.ForMessages(),
+                  index.PathOfFile(*archived.begin()), spec_.source.bucket));
 }
 
 Result<SnapshotFile> Remote::Save(snapshot::Builder& builder, const std::string& name) {

@@ -79,6 +79,7 @@ class Remote {
   Result<SnapshotFile> SnapshotOfObject(const store::ObjectInfo& info);
   Result<SnapshotFile> SnapshotOfFolder(const CallContext& ctx,
                                         const std::function<void(std::uint64_t)>& on_progress);
+  Status CheckArchived(const snapshot::Snapshot& index, const CallContext& ctx);
   Result<SnapshotFile> Save(snapshot::Builder& builder, const std::string& name);
   std::string SavedName(std::string_view prefix) const;
 

@@ -21,6 +21,8 @@ struct Object {
   std::string body;
   std::string etag;
   std::string storage_class = "STANDARD";
+  bool restored = false;
+  std::string version_id = {};
 };
 
 class RemoteTest : public ::testing::Test {
@@ -67,6 +69,10 @@ class RemoteTest : public ::testing::Test {
                       {"x-amz-request-id", "1"}};
     if (it->second.storage_class != "STANDARD")
       answer.headers.emplace_back("x-amz-storage-class", it->second.storage_class);
+    if (it->second.restored)
+      answer.headers.emplace_back("x-amz-restore", "ongoing-request=\"false\", expiry-date=\"x\"");
+    if (!it->second.version_id.empty())
+      answer.headers.emplace_back("x-amz-version-id", it->second.version_id);
     answer.body = it->second.body;
     return answer;
   }
@@ -248,6 +254,45 @@ TEST_F(RemoteTest, ArchivedObjectsAreSaidBeforeAnythingRuns) {
   EXPECT_NE(folder.find("1 of 2 objects"), std::string::npos) << folder;
   EXPECT_NE(folder.find("restore"), std::string::npos) << folder;
   EXPECT_NE(Refusal("s3://b/dir/a").find("is archived (Glacier)"), std::string::npos);
+}
+
+TEST_F(RemoteTest, RestoredObjectsAreNotArchivedThoughTheListingSaysSo) {
+  objects_["dir/a"].storage_class = "GLACIER";
+  objects_["dir/a"].restored = true;
+  ASSERT_TRUE(Take("s3://b/dir/"));
+  ASSERT_TRUE(Take("s3://b/dir/a"));
+  objects_["dir/c"] = {"c", "9a000000000000000000000000000007-2", "DEEP_ARCHIVE"};
+  const std::string one = Refusal("s3://b/dir/");
+  EXPECT_NE(one.find("1 of 3 objects"), std::string::npos) << one;
+  EXPECT_NE(one.find("first c"), std::string::npos) << one;
+}
+
+TEST_F(RemoteTest, ObjectIsAskedForByItsVersionIdOnlyWhereSomebodyNamedOne) {
+  objects_["one.bin"].version_id = "v7";
+  const auto newest = Take("s3://b/one.bin");
+  ASSERT_TRUE(newest);
+  EXPECT_EQ(BytesOf(*newest), "the one");
+  for (const auto& request : http_->requests())
+    EXPECT_EQ(request.url.find("versionId"), std::string::npos) << request.url;
+  NewRun();
+  const auto named = Take("s3://b/one.bin,version=v7");
+  ASSERT_TRUE(named);
+  EXPECT_EQ(BytesOf(*named), "the one");
+  EXPECT_NE(http_->requests().back().url.find("versionId=v7"), std::string::npos);
+}
+
+TEST_F(RemoteTest, SignatureInAnAddressSaysNothingOfTheObjectAndAllElseDoes) {
+  const auto identity = [&](const std::string& query) {
+    objects_["web:get?" + query] = {"zip", "w1"};
+    const auto taken = Take("http://web.test/get?" + query);
+    EXPECT_TRUE(taken) << taken.error().message();
+    return std::string(taken ? taken->index->store_identity() : "");
+  };
+  const std::string one = identity("shard=1&Expires=1&Signature=aaa&Key-Pair-Id=k");
+  EXPECT_EQ(identity("shard=1&Expires=2&Signature=bbb&Key-Pair-Id=k"), one);
+  EXPECT_EQ(identity("X-Amz-Date=d&shard=1&X-Amz-Signature=c"), one);
+  EXPECT_NE(identity("shard=2&Expires=1&Signature=aaa&Key-Pair-Id=k"), one);
+  EXPECT_NE(identity("shard=1&Expires=1"), identity("shard=1&Expires=2")) << "nothing is signed";
 }
 
 TEST_F(RemoteTest, WebAddressIsOneFileUnderItsLastName) {

@@ -262,6 +262,10 @@ class HttpClient final : public HttpTransport {
       auto next = ResolveUrl(url, *location);
       if (!next)
         return Fail(std::move(next), fmt::format("following a redirect of {}", url.ForMessages()));
+      if (url.scheme == "https" && next->scheme != "https") {
+        return Fail(Errc::kInvalid, fmt::format("{} redirects to {}, which is not encrypted",
+                                                url.ForMessages(), next->ForMessages()));
+      }
       if (next->scheme != url.scheme || next->host != url.host ||
           next->EffectivePort() != url.EffectivePort()) {
         Headers kept;

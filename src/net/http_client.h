@@ -57,8 +57,9 @@ struct HttpRequest {
   std::function<Status(std::span<const std::byte>)> sink = {};
   std::size_t max_body = 64 << 20;
   /// Redirects that are followed, for GET and HEAD, and 307 and 308 for any method; what lies
-  /// beyond is the caller's answer. The request's headers are sent again only to the same scheme,
-  /// host and port; elsewhere none but Range, If-*, Accept* and User-Agent.
+  /// beyond is the caller's answer. Never from https to http (kInvalid). The request's headers are
+  /// sent again only to the same scheme, host and port; elsewhere none but Range, If-*, Accept* and
+  /// User-Agent.
   int max_redirects = 0;
   /// A PEM file that replaces the system's certificate authorities; empty: the system's.
   std::string ca_file = {};

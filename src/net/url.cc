@@ -185,15 +185,21 @@ std::string RemoveDotSegments(std::string_view path) {
 }
 
 std::string Redacted(std::string_view text) {
-  std::string out(text.substr(0, text.find_first_of("?#")));
-  const bool cut = out.size() < text.size();
+  std::string out(text);
+  std::size_t shown = 0;
   if (const std::size_t at = out.rfind('@'); at != std::string::npos) {
     const std::size_t scheme = out.find("://");
     const bool has_scheme = scheme < at;
     const std::size_t begin = has_scheme ? scheme + 3 : out.find_last_of(" =", at) + 1;
     // "image@2x.png" is nobody's password.
-    if (has_scheme || out.find(':', begin) < at) out.replace(begin, at - begin, "...");
+    if (has_scheme || out.find(':', begin) < at) {
+      out.replace(begin, at - begin, "...");
+      shown = begin;
+    }
   }
+  const std::size_t query = out.find_first_of("?#", shown);
+  const bool cut = query != std::string::npos;
+  out.resize(std::min(query, out.size()));
   return Printable(cut ? out + "..." : out);
 }
 
@@ -209,7 +215,13 @@ Result<Url> ResolveUrl(const Url& base, std::string_view reference) {
   clean.resize(std::min(clean.size(), clean.find('#')));
   // A scheme is what precedes the first ':', if no '/' or '?' comes before.
   const auto stop = clean.find_first_of(":/?");
-  if (stop != clean.npos && clean[stop] == ':') return ParseUrl(clean);
+  if (stop != clean.npos && clean[stop] == ':') {
+    auto url = ParseUrl(clean);
+    if (url && url->user_info.empty() && url->scheme == base.scheme && url->host == base.host &&
+        url->EffectivePort() == base.EffectivePort())
+      url->user_info = base.user_info;
+    return url;
+  }
   if (clean.starts_with("//")) return ParseUrl(base.scheme + ":" + clean);
   std::string origin = base.scheme + "://";
   if (!base.user_info.empty()) origin += base.user_info + "@";

@@ -30,6 +30,7 @@ TEST(UrlTest, WhatIsRedactedKeepsItsPlaceAndLosesItsSecrets) {
   EXPECT_EQ(Redacted("http:/me:secret@h/k"), "...@h/k");
   EXPECT_EQ(Redacted("unexpected: --x=http:/me:secret@h/k#secret"), "unexpected: --x=...@h/k...");
   EXPECT_EQ(Redacted("s3://key:secret@bucket/a@b"), "s3://...@b");
+  EXPECT_EQ(Redacted("https://me:pa#secret@h/k?secret"), "https://...@h/k...");
   EXPECT_EQ(Redacted("./image@2x.png"), "./image@2x.png");
   EXPECT_EQ(Redacted("plain\nwords"), "plain\\x0awords");
 }
@@ -98,6 +99,8 @@ TEST(ResolveUrlTest, LocationsMeanWhatRfc3986Says) {
     return url ? url->ToString() : "error: " + url.error().message();
   };
   EXPECT_EQ(resolve("g"), "http://u@a:81/b/c/g");
+  EXPECT_EQ(resolve("http://a:81/x"), "http://u@a:81/x") << "the same origin";
+  EXPECT_EQ(resolve("http://a/x"), "http://a/x");
   EXPECT_EQ(resolve("./g?y"), "http://u@a:81/b/c/g?y");
   EXPECT_EQ(resolve("/g"), "http://u@a:81/g");
   EXPECT_EQ(resolve("?y"), "http://u@a:81/b/c/d?y");

@@ -35,6 +35,7 @@ Result<UniqueFd> CloneTree(const std::string& path) {
 Status SetReadOnly(const UniqueFd& tree) {
   mount_attr attr = {};
   attr.attr_set = MOUNT_ATTR_RDONLY;
+  attr.propagation = MS_PRIVATE;  // what came in later would be as it likes
   if (MountSetattr(tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, attr) != 0)
     return FailErrno(errno, "making a mount read-only");
   return {};

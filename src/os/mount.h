@@ -15,7 +15,8 @@ namespace leat::os {
 
 /// A detached copy of the tree at `path` with all mounts below it.
 Result<UniqueFd> CloneTree(const std::string& path);
-/// Everything in a detached tree becomes read-only, recursively; no superblock is touched.
+/// Everything in a detached tree becomes read-only, recursively; no superblock is touched. What is
+/// mounted below its original later does not come in.
 Status SetReadOnly(const UniqueFd& tree);
 /// The mount at `path` alone.
 Status SetReadOnlyAt(const std::string& path);

@@ -89,8 +89,12 @@ Status Listing::Run() {
       }
     }
     std::vector<std::jthread> others;
-    for (std::size_t i = 1; i < options_.threads; ++i) {
-      others.emplace_back([this] { Work(nullptr); });
+    try {
+      for (std::size_t i = 1; i < options_.threads; ++i) {
+        others.emplace_back([this] { Work(nullptr); });
+      }
+    } catch (const std::system_error&) {
+      // No more threads are to be had: those that there are do it all.
     }
     Work(&whole);
   }

@@ -6,6 +6,8 @@
 #include <random>
 #include <utility>
 
+#include "base/bytes.h"
+
 namespace leat::store {
 namespace {
 
@@ -22,6 +24,9 @@ milliseconds WithJitter(milliseconds delay) {
   return milliseconds(
       std::uniform_int_distribution<std::int64_t>(ms - ms / 2, ms + ms / 2)(random));
 }
+
+/// A server that delivers less before it fails is not working.
+constexpr std::uint64_t kProgress = 64 * kKiB;
 
 /// What one call knows of its failures so far.
 class Attempts {
@@ -60,8 +65,11 @@ class Attempts {
     return {};
   }
 
-  /// The server is working again: begin with short delays anew (the total goes on).
-  void Progressed() { doublings_ = 0; }
+  /// The server is working again: what comes later is another failure.
+  void Progressed() {
+    failures_ = doublings_ = 0;
+    waited_ = milliseconds(0);
+  }
   int failures() const { return failures_; }
 
  private:
@@ -127,7 +135,11 @@ class Retrying final : public ObjectStore {
                                          std::to_string(info.size) + ")");
       }
       size = info.size;
-      if (rest.if_version.empty()) rest.if_version = info.version;
+      if (rest.if_version.empty()) {
+        rest.if_version = info.version;
+        // Asking for a version by its id needs another right than asking for the object.
+        if (!rest.if_version.etag.empty()) rest.if_version.version_id.clear();
+      }
       if (!options.on_info) return {};
       auto status = options.on_info(info);
       caller_failed = !status;
@@ -146,7 +158,7 @@ class Retrying final : public ObjectStore {
           delivered >= std::min(options.length, *size - options.offset)) {
         return {};  // it broke after the last byte
       }
-      if (delivered > before) attempts.Progressed();
+      if (delivered - before >= kProgress) attempts.Progressed();
       if (delivered > 0 && rest.if_version.empty()) {
         return Fail(std::move(done), "reading cannot go on at byte " +
                                          std::to_string(options.offset + delivered) +

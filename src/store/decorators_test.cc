@@ -155,6 +155,19 @@ TEST_F(RetryingTest, AReadGoesOnWhereItBrokeOff) {
   EXPECT_FALSE(last.if_version.empty()) << "pinned to what the first answer had";
 }
 
+TEST_F(RetryingTest, AReadThatGetsOnMayBreakAsOftenAsItLikes) {
+  policy_.max_attempts = 4;
+  policy_.total = seconds(15);
+  const std::string body(3'000'000, 'x');
+  Put(body);
+  CutAt(100'000, 20);
+  const auto got = Read({});
+  ASSERT_TRUE(got) << got.error().message();
+  EXPECT_EQ(got->size(), body.size());
+  CutAt(100, 20);
+  EXPECT_FALSE(Read({})) << "a few bytes each time are no progress";
+}
+
 TEST_F(RetryingTest, AReadWhoseLastByteArrivedIsDone) {
   Put("0123456789");
   CutAt(10);

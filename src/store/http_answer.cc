@@ -51,6 +51,8 @@ std::optional<ContentRange> ParseContentRange(std::string_view header) {
 void NoteRetryAfter(const net::HttpResponse& response, std::chrono::system_clock::time_point now) {
   const auto header = response.headers.Get("Retry-After");
   if (!header) return;
+  // The server's clock wrote it: by that clock it is measured, where it says what time it has.
+  now = net::ParseHttpDate(response.headers.Get("Date").value_or("")).value_or(now);
   std::chrono::milliseconds wait{0};
   if (const auto seconds = ParseDecimal(*header)) {
     wait = std::chrono::seconds(std::min<std::uint64_t>(*seconds, 86'400));

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -66,8 +67,12 @@ struct LeaseText {
   }
   Status Write(int fd) const {
     const std::string text = Encode();
-    if (::ftruncate(fd, 0) != 0) return FailErrno(errno, "writing a tree's lease");
-    return os::PwriteAll(fd, AsBytes(text), 0);
+    // Never empty in between: its process may end at any moment. Lines after the first do not
+    // count.
+    LEAT_RETURN_IF_ERROR(os::PwriteAll(fd, AsBytes(text), 0));
+    if (::ftruncate(fd, static_cast<off_t>(text.size())) != 0)
+      return FailErrno(errno, "writing a tree's lease");
+    return {};
   }
 };
 
@@ -478,7 +483,17 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
       return ::fstat(tree.lease.get(), &mine) == 0 &&
              ::stat((path + ".lease").c_str(), &there) == 0 && mine.st_ino == there.st_ino;
     };
-    LEAT_RETURN_IF_ERROR(os::Flock(tree.lease.get(), false, true));
+    const auto wait = [&](const std::function<bool()>& there) -> Status {
+      Progress("waiting for another run that copies " + options.source);
+      for (auto pause = 20ms; !there();
+           pause = std::min<std::chrono::milliseconds>(pause * 2, 500ms)) {
+        if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+        std::this_thread::sleep_for(pause);
+      }
+      return {};
+    };
+    const auto share = [&] { return os::Flock(tree.lease.get(), false, false).has_value(); };
+    if (!share()) LEAT_RETURN_IF_ERROR(wait(share));
     if (!current()) continue;
     if (const auto text = LeaseText::Read(tree.lease.get()); os::Exists(path) && IsTrusted(text)) {
       if (!text->synced) SyncLater(path, *text, tree.lease);
@@ -487,14 +502,10 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
       return tree;
     }
     if (!os::Flock(tree.lease.get(), true, false)) {
-      Progress("waiting for another run that copies " + options.source);
-      for (auto pause = 20ms; !os::Flock(tree.lease.get(), true, false);
-           pause = std::min<std::chrono::milliseconds>(pause * 2, 500ms)) {
-        if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
-        std::this_thread::sleep_for(pause);
-        // Its maker now shares it, or is gone.
-        if (os::Exists(path) && os::Flock(tree.lease.get(), false, false)) break;
-      }
+      // Until its maker shares it, or is gone.
+      LEAT_RETURN_IF_ERROR(wait([&] {
+        return os::Flock(tree.lease.get(), true, false) || (os::Exists(path) && share());
+      }));
       continue;
     }
     if (!current()) continue;

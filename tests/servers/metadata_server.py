@@ -7,7 +7,7 @@ IMDSv2, the container endpoint of ECS and EKS, and STS (AssumeRole signed, Assum
 Every answer holds a new access key (AKIA-<service>-<serial>), so that a test sees each refresh. POST /control sets, as a form:
   lifetime=SECONDS    of what is handed out from now on (default 3600)
   role=NAME           of the instance; empty: none
-  imds=on|off|silent  off: 403, as where IMDS is disabled; silent: accepts and never answers
+  imds=on|off|silent|busy  off: 403, as where IMDS is disabled; silent: accepts and never answers; busy: 503
   container_token=T   the Authorization that the container endpoint wants
   web_token=T         the identity token that STS takes
   fail=STATUS         the next request (but to /control) gets this status
@@ -137,6 +137,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if STATE.imds == "silent":
             time.sleep(30)
             raise Refused(500, "silent")
+        if STATE.imds == "busy":
+            raise Refused(503, "busy")
         if STATE.imds == "off":
             raise Refused(403, "IMDS is disabled")
         if self.headers.get("X-Forwarded-For"):

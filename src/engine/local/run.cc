@@ -82,8 +82,9 @@ class Supervisor {
       if (::sigaction(sig, nullptr, &action) == 0 && action.sa_handler == SIG_IGN)
         command_.ignored_signals.push_back(sig);
     }
+    ::signal(SIGCHLD, SIG_DFL);  // ignored, its children would end unseen
     const sigset_t handled = HandledSignals();
-    ::sigprocmask(SIG_BLOCK, &handled, &original_mask_);
+    ::sigprocmask(SIG_BLOCK, &handled, nullptr);
     signals_.Reset(::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
 
@@ -229,7 +230,7 @@ class Supervisor {
       signals_.Reset();
       ends.first.Close();
       if (data_) ::close(data_->fd());
-      ::sigprocmask(SIG_SETMASK, &original_mask_, nullptr);
+      // Signals stay blocked until there is a job to have them.
       job::RunBuilder(attachments_, mounted_dirs, isolation_, command_, std::move(ends.second));
     }
     builder_ = std::move(ends.first);
@@ -275,12 +276,12 @@ class Supervisor {
                           {data_ && data_->running() ? data_->fd() : -1, POLLIN, 0}};
       if (::poll(polled, 3, data_ ? data_->retry_ms() : -1) < 0 && errno != EINTR)
         return kOurFailure;
-      if (polled[0].revents != 0) ReadSignals();
-      if (polled[2].revents != 0) data_->OnChannel();
-      if (data_) data_->Retry();
       if (polled[1].revents != 0) {
         if (const auto status = OnBuilder()) return *status;
       }
+      if (polled[0].revents != 0) ReadSignals();
+      if (polled[2].revents != 0) data_->OnChannel();
+      if (data_) data_->Retry();
     }
   }
 
@@ -303,6 +304,12 @@ class Supervisor {
         return std::nullopt;
       case job::MessageKind::kMade:
         made_.push_back(message->text);
+        return std::nullopt;
+      case job::MessageKind::kUses:
+        used_.push_back(std::move(message->fd));
+        return std::nullopt;
+      case job::MessageKind::kRunning:
+        running_ = true;
         return std::nullopt;
       case job::MessageKind::kStarted:
         init_ = static_cast<pid_t>(message->number);
@@ -341,18 +348,25 @@ class Supervisor {
     signalfd_siginfo info;
     while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
       const int sig = static_cast<int>(info.ssi_signo);
-      if (sig == SIGCHLD || sig == SIGPIPE || sig == SIGALRM) {
+      if (sig == SIGCHLD || sig == SIGPIPE) {
         Reap();
         continue;
       }
       if (began_ == std::chrono::steady_clock::time_point{}) {  // there is no job yet
-        if (sig == SIGINT || sig == SIGTERM || sig == SIGHUP || sig == SIGQUIT) stop_signal_ = sig;
+        const bool stops = sig == SIGINT || sig == SIGTERM || sig == SIGHUP || sig == SIGQUIT;
+        if (stops && !WasIgnored(sig)) stop_signal_ = sig;
         continue;
       }
-      // The terminal's own signals go to the whole foreground group: the job has had them.
-      if (info.ssi_code == SI_KERNEL) continue;
-      Forward(sig);
+      // The terminal's own signals go to the whole foreground group: the job has had them, once it
+      // runs. A terminal that goes away is told to the session's leader alone.
+      const bool for_all =
+          info.ssi_code == SI_KERNEL && running_ && !(sig == SIGHUP && ::getsid(0) == ::getpid());
+      if (!for_all) Forward(sig);
     }
+  }
+
+  bool WasIgnored(int sig) const {
+    return std::ranges::find(command_.ignored_signals, sig) != command_.ignored_signals.end();
   }
 
   void Forward(int sig) {
@@ -388,7 +402,13 @@ class Supervisor {
   // ------------------------------------------------------------------ afterwards
 
   void RemoveMade() {
-    for (auto it = made_.rbegin(); it != made_.rend(); ++it) ::rmdir(it->c_str());
+    // Other runs may use the same folders: without a lock on what it lies on, a mount would go with
+    // its mount point.
+    used_.clear();
+    for (auto it = made_.rbegin(); it != made_.rend(); ++it) {
+      const os::UniqueFd folder(::open(it->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      if (folder && os::Flock(folder.get(), true, false)) ::rmdir(it->c_str());
+    }
     made_.clear();
   }
 
@@ -443,10 +463,11 @@ class Supervisor {
   std::unique_ptr<DataSupervisor> data_;
   job::Channel builder_;  // the init's, later
   os::UniqueFd signals_;
-  sigset_t original_mask_ = {};
   pid_t init_ = -1;
-  std::vector<int> pending_;  // signals that came before there was a job
-  std::vector<std::string> made_;
+  std::vector<int> pending_;        // signals that came before there was a job
+  std::vector<std::string> made_;   // mount points on the host, to be removed
+  std::vector<os::UniqueFd> used_;  // those that mounts lie on, locked
+  bool running_ = false;            // the command has been executed
   int stop_signal_ = 0;
   bool job_ran_ = false;
   std::chrono::steady_clock::time_point began_ = {}, first_term_ = {};
@@ -526,7 +547,12 @@ int MountForeground(MountOptions options) {
 
   sigset_t handled;
   ::sigemptyset(&handled);
-  for (const int sig : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD}) ::sigaddset(&handled, sig);
+  for (const int sig : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD}) {
+    struct sigaction action;
+    const bool ignored =
+        ::sigaction(sig, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;  // nohup
+    if (!ignored) ::sigaddset(&handled, sig);
+  }
   ::sigprocmask(SIG_BLOCK, &handled, nullptr);
   os::UniqueFd signals(::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
 

@@ -9,10 +9,6 @@
 namespace leat::store::s3 {
 namespace {
 
-bool IsAwsHost(std::string_view host) {
-  return host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
-}
-
 std::string AwsHost(std::string_view region) {
   return "s3." + std::string(region) + ".amazonaws.com" + (region.starts_with("cn-") ? ".cn" : "");
 }
@@ -41,6 +37,16 @@ const char* WhyNoBucket(std::string_view name) {
 }
 
 }  // namespace
+
+bool IsAwsHost(std::string_view host) {
+  if (!host.ends_with(".amazonaws.com") && !host.ends_with(".amazonaws.com.cn")) return false;
+  for (std::string_view rest = host; !rest.empty();) {
+    const std::string_view label = rest.substr(0, rest.find('.'));
+    if (label == "s3" || label.starts_with("s3-")) return true;
+    rest.remove_prefix(std::min(label.size() + 1, rest.size()));
+  }
+  return false;
+}
 
 Result<Endpoint> Endpoint::Make(std::string bucket, std::string region, std::string_view url,
                                 std::string_view addressing_style) {
@@ -71,6 +77,7 @@ Result<Endpoint> Endpoint::Make(std::string bucket, std::string region, std::str
                                     " must have neither a query nor a user");
   }
   while (endpoint.base_.path.ends_with('/')) endpoint.base_.path.pop_back();
+  endpoint.follows_region_ = url.empty();
   endpoint.aws_ = url.empty() || IsAwsHost(endpoint.base_.host);
   if (addressing_style == "virtual") {
     endpoint.virtual_ = true;
@@ -87,7 +94,7 @@ Result<Endpoint> Endpoint::Make(std::string bucket, std::string region, std::str
 Endpoint Endpoint::InRegion(std::string region) const {
   Endpoint other = *this;
   other.region_ = std::move(region);
-  if (aws_) other.base_.host = AwsHost(other.region_);
+  if (follows_region_) other.base_.host = AwsHost(other.region_);
   return other;
 }
 

@@ -11,6 +11,10 @@
 
 namespace leat::store::s3 {
 
+/// S3's own: "s3.eu-west-1.amazonaws.com", "s3-fips.dualstack.us-west-2...", "vpce-1.s3....".
+/// Another server that runs on a machine of AWS's ("ec2-1-2-3-4.compute.amazonaws.com") is not.
+bool IsAwsHost(std::string_view host);
+
 /// A value.
 class Endpoint {
  public:
@@ -19,8 +23,8 @@ class Endpoint {
   static Result<Endpoint> Make(std::string bucket, std::string region, std::string_view url,
                                std::string_view addressing_style);
 
-  /// The same bucket in another region: on AWS another host, elsewhere only another name in the
-  /// signature.
+  /// The same bucket in another region: another host where nobody named one, else only another name
+  /// in the signature.
   Endpoint InRegion(std::string region) const;
 
   /// "https://bucket.s3.eu-west-1.amazonaws.com/a%20b"; of the bucket itself for an empty key.
@@ -31,8 +35,9 @@ class Endpoint {
 
  private:
   std::string bucket_, region_;
-  net::Url base_;     ///< path without a trailing '/'
-  bool aws_ = false;  ///< the host follows from the region
+  net::Url base_;                ///< path without a trailing '/'
+  bool aws_ = false;             ///< S3 itself
+  bool follows_region_ = false;  ///< the host does
   bool virtual_ = false;
 };
 

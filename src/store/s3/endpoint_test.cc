@@ -44,6 +44,23 @@ TEST(S3Endpoint, AnotherRegionIsAnotherHostOnAwsAlone) {
   EXPECT_EQ(lab.region(), "eu-west-1");
 }
 
+TEST(S3Endpoint, HostThatSomebodyNamedStaysTheHost) {
+  const std::string fips = "https://s3-fips.us-west-2.amazonaws.com";
+  EXPECT_EQ(Url("bucket", fips, "auto", "k"), "https://bucket.s3-fips.us-west-2.amazonaws.com/k");
+  const auto moved = Endpoint::Make("bbb", "us-east-1", fips, "")->InRegion("us-west-2");
+  EXPECT_EQ(moved.UrlOf("k", ""), "https://bbb.s3-fips.us-west-2.amazonaws.com/k");
+  EXPECT_EQ(moved.region(), "us-west-2");
+}
+
+TEST(S3Endpoint, ServerOnAMachineOfAwsIsNotS3) {
+  const std::string ec2 = "http://ec2-1-2-3-4.compute.amazonaws.com:9000";
+  EXPECT_EQ(Url("bucket", ec2, "auto", "k"), ec2 + "/bucket/k");
+  EXPECT_EQ(Endpoint::Make("bbb", "r", ec2, "")->Name(), ec2);
+  EXPECT_TRUE(IsAwsHost("bucket.s3.eu-west-1.amazonaws.com"));
+  EXPECT_TRUE(IsAwsHost("bucket.vpce-1a.s3.us-east-1.vpce.amazonaws.com"));
+  EXPECT_FALSE(IsAwsHost("s3.amazonaws.com.evil.example"));
+}
+
 TEST(S3Endpoint, WhatCannotBeABucketOrAnEndpointIsRefused) {
   for (const char* bucket : {"", ".", "..", "a/b", "a b", "a?b", "a#b", "a\nb"}) {
     EXPECT_EQ(Endpoint::Make(bucket, "r", "", "").error().code(), Errc::kInvalid) << bucket;

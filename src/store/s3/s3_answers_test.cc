@@ -207,6 +207,9 @@ TEST_F(S3AnswersTest, ATemporaryRedirectIsFollowed) {
   http_.Then(ErrorAnswer(307, "TemporaryRedirect", "", {{"Location", "http://evil.example/k"}}));
   EXPECT_FALSE(Read()) << "never from TLS to plain text";
   EXPECT_EQ(requests(), 3u);
+  http_.Then(ErrorAnswer(307, "TemporaryRedirect", "", {{"Location", "https://evil.example/k"}}));
+  EXPECT_FALSE(Read()) << "with a signature to no strange host";
+  EXPECT_EQ(requests(), 4u);
 }
 
 TEST_F(S3AnswersTest, TheServersTimeIsTakenOnce) {
