@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <numeric>
@@ -221,7 +222,8 @@ class Builder {
       // another, it would take this job's mount with it.
       const os::UniqueFd folder(::open(target.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
       struct stat held, there;
-      if (!folder || !os::Flock(folder.get(), false, false)) return {};
+      // (Who removes it holds it for a moment.)
+      if (!folder || !os::FlockWithin(folder.get(), false, std::chrono::seconds(2))) return {};
       if (::fstat(folder.get(), &held) != 0 || ::stat(target.c_str(), &there) != 0 ||
           held.st_ino != there.st_ino || held.st_dev != there.st_dev) {
         continue;
@@ -234,14 +236,15 @@ class Builder {
     struct stat st;
     if (::stat(target.c_str(), &st) == 0) {
       if (S_ISDIR(st.st_mode)) {
-        // Made by another run that may end before this one.
+        // What another run has made, with what is around it, which may end before this one.
+        std::vector<std::string> made;
         for (std::string path = target;
              ::getxattr(path.c_str(), kMadeByLeat, nullptr, 0) >= 0 && path.size() > 1;
              path.resize(std::max<std::size_t>(path.rfind('/'), 1))) {
-          made_.push_back(OnHost(path));
+          made.push_back(OnHost(path));
         }
-        for (; !made_.empty(); made_.pop_back())
-          (void)channel_.Send(MessageKind::kMade, 0, made_.back());
+        for (; !made.empty(); made.pop_back())
+          (void)channel_.Send(MessageKind::kMade, 0, made.back());
         return {};
       }
       return Fail(Errc::kInvalid,
@@ -322,7 +325,6 @@ class Builder {
                                isolation_.abilities.namespaces == Abilities::Namespaces::kUser;
   std::vector<os::UniqueFd> trees_;
   std::vector<std::string> read_only_later_;
-  std::vector<std::string> made_;
 };
 
 }  // namespace
