@@ -53,9 +53,10 @@ void BecomeDataProcess(pid_t supervisor) {
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
-  // What goes back to the memory budget leaves the process too: blocks of the cache have mappings
-  // of their own, for glibc does not raise its threshold any more once this one is set.
-  ::mallopt(M_TRIM_THRESHOLD, 1 << 20);
+  // What goes back to the memory budget does not stay in the heap: set, these do not grow as glibc
+  // lets them. Lower ones would have each request's receive buffer mapped and unmapped.
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 16 << 20);
   ::setsid();  // what is typed at the terminal is for the job
   ::prctl(PR_SET_NAME, "leat-data");
   sigset_t none;

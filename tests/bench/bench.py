@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import statistics
 import subprocess
@@ -88,6 +89,10 @@ class Bench:
     def home(self):
         self.homes += 1
         return self.lab.fresh(f"home-{self.homes}")
+
+    def remove_homes(self):
+        for path in self.lab.work.glob("home-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def row(self, name, leat, peer_name, peer, target, at_most=None, at_least=None, unit="s"):
         """A row whose ratio is leat / peer (peer / leat with at_least: a speed); without a peer leat itself is compared."""
@@ -472,6 +477,7 @@ def main():
             except (Failed, OSError, subprocess.SubprocessError) as error:
                 print(f"bench: {name}: {error}", file=sys.stderr, flush=True)
                 bench.row(name, None, "", None, f"failed: {str(error)[:60]}", at_most=0)
+            bench.remove_homes()  # a full disk would be measured by the next case
     finally:
         held.close()
         lab.close()
