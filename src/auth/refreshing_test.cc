@@ -132,6 +132,14 @@ TEST_F(RefreshingTest, InvalidateAsksAnew) {
   EXPECT_EQ(Key(), "2");
 }
 
+TEST_F(RefreshingTest, InvalidateIsHeardThoughTheClockWasSetBack) {
+  UseNumbered(24h);
+  EXPECT_EQ(Key(), "1");
+  clock_.Advance(-2h);
+  provider_->Invalidate();
+  EXPECT_EQ(Key(), "2");
+}
+
 TEST_F(RefreshingTest, LateInvalidationsSpeakOfTheOldOnes) {
   UseNumbered(1h);
   EXPECT_EQ(Key(), "1");

@@ -118,6 +118,11 @@ TEST(Printable, ShowsWhatATerminalWouldObey) {
   EXPECT_EQ(Printable("plain ü \xf0\x9f\x98\x80"), "plain ü \xf0\x9f\x98\x80");
   EXPECT_EQ(Printable("a\x1b[2Jb\n\x7f"), "a\\x1b[2Jb\\x0a\\x7f");
   EXPECT_EQ(Printable(std::string_view("\0", 1)), "\\x00");
+  EXPECT_EQ(Printable("\xc2\x9b"
+                      "2J")
+                .find("\x9b"),
+            std::string::npos)
+      << "CSI of eight bits";
 }
 
 TEST(Error, SaysWhatWasBeingDoneInFront) {

@@ -137,13 +137,12 @@ void LargeFile::Run(const std::shared_ptr<Flight>& flight) {
     }
   }
   MemoryBudget& budget = *cache_.options_.budget;
-  if (budget.TryTake(kFetchMemory)) {
-    flight->hold = MemoryHold(budget, kFetchMemory);
-    if (locked || flight->wanted) status = FetchMissing(*flight);
-  } else if (flight->wanted) {
-    status = FetchMissing(*flight);
-  } else {
+  const bool has_memory = budget.TryTake(kFetchMemory);
+  if (has_memory) flight->hold = MemoryHold(budget, kFetchMemory);
+  if (!has_memory && !flight->wanted) {
     status = Fail(Errc::kCancelled, "readahead gives way");
+  } else if (locked || flight->wanted) {
+    status = FetchMissing(*flight);
   }
   if (use_lock && locked) disk->Unlock(lock_start, lock_length);
   {

@@ -203,8 +203,7 @@ int Doctor(bool json, const std::string& source) {
   utsname machine;
   ::uname(&machine);
   findings.Add(Verdict::kGood, "kernel", fmt::format("{} {}", machine.sysname, machine.release));
-  const char* device = std::getenv("LEAT_FUSE_DEVICE");
-  const job::Abilities abilities = job::FindAbilities(device != nullptr ? device : "/dev/fuse");
+  const job::Abilities abilities = job::FindAbilities(job::FuseDevice());
   using Namespaces = job::Abilities::Namespaces;
   switch (abilities.namespaces) {
     case Namespaces::kRoot:

@@ -138,6 +138,11 @@ bool MapOwnIds(uid_t uid, gid_t gid) {
          write("/proc/self/gid_map", fmt::format("{0} {0} 1", gid));
 }
 
+std::string FuseDevice() {
+  const char* device = std::getenv("LEAT_FUSE_DEVICE");
+  return device != nullptr && *device != 0 ? device : "/dev/fuse";
+}
+
 Abilities FindAbilities(const std::string& fuse_device) {
   Abilities out;
   const bool first = InFirstUserNamespace();

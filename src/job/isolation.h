@@ -27,7 +27,9 @@ struct Abilities {
       false;  ///< files may be handed to the kernel (if it can do that: the connection says)
   bool container = false;  ///< the root's user namespace is not the machine's
 };
-/// `fuse_device`: /dev/fuse, or what LEAT_FUSE_DEVICE names. Forks once to try; about a
+/// /dev/fuse, or what LEAT_FUSE_DEVICE names.
+std::string FuseDevice();
+/// Forks once to try; about a
 /// millisecond.
 Abilities FindAbilities(const std::string& fuse_device);
 

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <mutex>
 #include <set>
@@ -44,51 +43,6 @@ std::string NormalEtag(std::string_view etag) {
 std::string LastComponent(std::string_view key) {
   const std::size_t slash = key.rfind('/');
   return std::string(slash == std::string_view::npos ? key : key.substr(slash + 1));
-}
-
-/// Where an object is, of a path and its query: a signature says nothing of that, and is another
-/// one tomorrow; all else in the query may choose between objects. (AWS, CloudFront, Google, Azure)
-std::string WithoutSignature(std::string_view target) {
-  static constexpr std::array kOfSignatures = {"signature",
-                                               "expires",
-                                               "policy",
-                                               "key-pair-id",
-                                               "awsaccesskeyid",
-                                               "googleaccessid",
-                                               "sig",
-                                               "se",
-                                               "st",
-                                               "sp",
-                                               "sv",
-                                               "sr",
-                                               "spr",
-                                               "sip",
-                                               "skoid",
-                                               "sktid",
-                                               "skt",
-                                               "ske",
-                                               "sks",
-                                               "skv"};
-  std::string path(target.substr(0, target.find('?')));
-  std::string_view query = target.substr(path.size());
-  std::string kept;
-  bool is_signed = false;
-  while (!query.empty()) {
-    query.remove_prefix(1);
-    const std::string_view parameter = query.substr(0, query.find('&'));
-    query.remove_prefix(parameter.size());
-    std::string name(parameter.substr(0, parameter.find('=')));
-    std::ranges::transform(name, name.begin(), [](char c) {
-      return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-    });
-    is_signed |= name.ends_with("signature") || name == "sig";
-    if (name.starts_with("x-amz-") || name.starts_with("x-goog-") ||
-        std::ranges::find(kOfSignatures, name) != kOfSignatures.end()) {
-      continue;
-    }
-    kept += (kept.empty() ? "?" : "&") + std::string(parameter);
-  }
-  return is_signed ? path + kept : std::string(target);
 }
 
 /// One object under another name or key than its own, for the snapshot: `key` as the builder sees
@@ -282,7 +236,7 @@ Result<SnapshotFile> Remote::SnapshotOfObject(const store::ObjectInfo& info) {
   // where they really are.
   std::string identity(store_->Identity());
   if (entry.key != real) {
-    identity += "#" + ToHex(digest::HashSha256(AsBytes(WithoutSignature(real)))).substr(0, 32);
+    identity += "#" + ToHex(digest::HashSha256(AsBytes(net::WithoutSignature(real)))).substr(0, 32);
     store_ = std::make_shared<Renamed>(store_, entry.key, real);
   }
   snapshot::Builder builder(std::move(identity), prefix);
@@ -388,6 +342,7 @@ Status Remote::CheckArchived(const snapshot::Snapshot& index, const CallContext&
   ParallelFor(listed.size(), 16, [&](std::size_t i) {
     const auto info = store_->Stat(index.KeyOfFile(listed[i]), "", ctx);
     const std::lock_guard lock(mutex);
+    // (Where nothing more can be told, it is as it was listed.)
     if (!info || info->archived) archived.insert(listed[i]);
     return listed.size() <= kCounted || archived.empty();
   });

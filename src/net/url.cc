@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <utility>
 
 #include "base/log.h"
 
@@ -201,6 +202,29 @@ std::string Redacted(std::string_view text) {
   const bool cut = query != std::string::npos;
   out.resize(std::min(query, out.size()));
   return Printable(cut ? out + "..." : out);
+}
+
+std::string WithoutSignature(std::string_view target) {
+  static constexpr std::string_view kSigning =
+      " signature expires policy key-pair-id awsaccesskeyid googleaccessid "
+      "sig se st sp sv sr spr sip skoid sktid skt ske sks skv ";
+  const std::string_view path = target.substr(0, target.find('?'));
+  std::string_view query = target.substr(path.size());
+  std::string kept(path);
+  bool is_signed = false;
+  for (char separator = '?'; !query.empty();) {
+    query.remove_prefix(1);
+    const std::string_view parameter = query.substr(0, query.find('&'));
+    query.remove_prefix(parameter.size());
+    const std::string name = Lower(parameter.substr(0, parameter.find('=')));
+    is_signed |= name.ends_with("signature") || name == "sig";
+    if (name.starts_with("x-amz-") || name.starts_with("x-goog-") ||
+        kSigning.find(" " + name + " ") != kSigning.npos) {
+      continue;
+    }
+    kept.append(1, std::exchange(separator, '&')).append(parameter);
+  }
+  return is_signed ? kept : std::string(target);
 }
 
 Result<Url> ResolveUrl(const Url& base, std::string_view reference) {

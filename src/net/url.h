@@ -35,6 +35,9 @@ Result<Url> ParseUrl(std::string_view text);
 /// stands before an '@', what follows a '?' or '#'; printable. For messages about what was not
 /// understood.
 std::string Redacted(std::string_view text);
+/// A path with its query, without what signs it for a while (AWS, CloudFront, Google, Azure): of
+/// presigned URLs, what says which object it is.
+std::string WithoutSignature(std::string_view target);
 /// What a Location header means at `base` (RFC 3986, 5.2); spaces in it are forgiven. User info is
 /// kept on the same origin.
 Result<Url> ResolveUrl(const Url& base, std::string_view reference);

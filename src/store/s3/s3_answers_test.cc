@@ -164,6 +164,12 @@ TEST_F(S3AnswersTest, ARetryAfterIsHandedUp) {
   http_.Then(ErrorAnswer(503, "SlowDown", "", {{"Retry-After", "3"}}));
   EXPECT_FALSE(Read());
   EXPECT_EQ(TakeRetryAfterHint(), std::chrono::seconds(3));
+  // As a date it is measured by the clock that wrote it.
+  http_.Then(ErrorAnswer(503, "SlowDown", "",
+                         {{"Retry-After", "Sun, 06 Nov 1994 08:49:39 GMT"},
+                          {"Date", "Sun, 06 Nov 1994 08:49:37 GMT"}}));
+  EXPECT_FALSE(Read());
+  EXPECT_EQ(TakeRetryAfterHint(), std::chrono::seconds(2));
 }
 
 TEST_F(S3AnswersTest, TheRegionIsLearntOnceAndKept) {
