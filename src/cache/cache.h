@@ -242,6 +242,8 @@ class LargeFile : public std::enable_shared_from_this<LargeFile> {
   /// Holds a present block to its checksum the first time it is used; one that fails is no longer
   /// present.
   bool Verify(std::uint64_t block);
+  bool Matches(std::uint64_t block);
+  void Drop(std::uint64_t block);                               // drop_mutex held
   std::shared_ptr<Flight> FlightOf(std::uint64_t block) const;  // mutex held
   void Run(const std::shared_ptr<Flight>& flight);
   Status FetchMissing(Flight& flight);

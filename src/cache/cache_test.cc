@@ -219,6 +219,30 @@ TEST_F(CacheTest, DamagedBlockIsDroppedAndFetchedAgainEvenAfterItWasComplete) {
   EXPECT_EQ(counts_.dropped, 1u);
 }
 
+TEST_F(CacheTest, BlockThatIsDroppedWhileOthersLookWhetherAllIsThereIsFetchedAgain) {
+  const std::uint64_t size = 32 * kMiB, last = size - kBlock;
+  auto cache = Open(64 * kMiB);
+  auto file = cache->OpenLarge(Key("big", size), cache->Hold("s3://b"), Fetch("big"));
+  ASSERT_TRUE(file->Complete(kMiB, {}));
+  std::vector<std::jthread> lookers;
+  for (int i = 0; i < 3; ++i) {
+    lookers.emplace_back([&](const std::stop_token& stop) {
+      while (!stop.stop_requested()) (void)file->complete();
+    });
+  }
+  std::stop_source too_late;
+  std::jthread watch([&](const std::stop_token& stop) {
+    for (int i = 0; i < 3000 && !stop.stop_requested(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    too_late.request_stop();
+  });
+  for (int i = 0; i < 3000; ++i) {
+    file->Forget(last, 1);
+    const auto data = file->Read(last, 100, {too_late.get_token()});
+    ASSERT_TRUE(data && Same("big", last, data->bytes)) << i;
+  }
+}
+
 TEST_F(CacheTest, BlockThatTheDiskDoesNotGiveBackIsFetchedAgainForAReadThatIsPartlyInMemory) {
   const std::uint64_t size = 2 * kMiB;
   auto cache = Open(2 * kBlock);  // room for one block and the checksums

@@ -74,8 +74,7 @@ void LargeFile::Start(std::uint64_t offset, std::uint64_t length, std::uint64_t 
   {
     const std::lock_guard lock(state_->mutex);
     if (!state_->poison.empty()) return;
-    for (std::uint64_t b = std::max(offset / kBlock, std::min(end, state_->complete_until.load()));
-         b < end; ++b) {
+    for (std::uint64_t b = offset / kBlock; b < end; ++b) {
       if (Present(b)) continue;
       if (const auto flight = FlightOf(b)) {
         if (demand) flight->wanted = true;

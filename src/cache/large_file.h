@@ -85,7 +85,10 @@ struct LargeFile::State {
   std::atomic<OnDisk*> disk{nullptr};
   std::mutex disk_mutex;  // one thread opens or makes the files
   std::vector<std::atomic<std::uint64_t>> verified;
-  std::atomic<std::uint64_t> complete_until{0};  // blocks below are present
+  // Blocks below are present, unless another process dropped one: a hint.
+  std::atomic<std::uint64_t> complete_until{0};
+  std::atomic<std::uint64_t> drops{0};
+  std::mutex drop_mutex;  // who takes a block away, or says that none is missing
   std::atomic<bool> finalizing{false};
   std::string poison;  // why the file must not be read any more; guarded by mutex
 };

@@ -139,7 +139,7 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
   return state_->disk_owner.get();
 }
 
-bool LargeFile::Verify(std::uint64_t block) {
+bool LargeFile::Matches(std::uint64_t block) {
   auto& word = state_->verified[block / 64];
   const std::uint64_t bit = 1ULL << (block % 64);
   if ((word.load(std::memory_order_acquire) & bit) != 0) return true;
@@ -148,23 +148,37 @@ bool LargeFile::Verify(std::uint64_t block) {
   thread_local std::vector<std::byte> buffer(kBlock);
   const std::span<std::byte> bytes(buffer.data(), BlockBytes(block));
   const Status read = os::PreadAll(on.data.get(), bytes, block * kBlock);
-  if (sum != 0 && read && SumOf(digest::Xxh3(bytes)) == sum) {
-    word.fetch_or(bit, std::memory_order_release);
-    return true;
-  }
-  std::uint64_t expected = sum;
-  if (sum != 0 && on.sum(block).compare_exchange_strong(expected, 0)) {
-    cache_.options_.counts->dropped.fetch_add(1, std::memory_order_relaxed);
-    state_->complete_until = 0;
-  }
+  if (sum == 0 || !read || SumOf(digest::Xxh3(bytes)) != sum) return false;
+  word.fetch_or(bit, std::memory_order_release);
+  return true;
+}
+
+bool LargeFile::Verify(std::uint64_t block) {
+  if (Matches(block)) return true;
+  // Somebody else may have dropped it and brought it again since it was looked at: whoever drops
+  // is alone, and looks again.
+  const std::lock_guard lock(state_->drop_mutex);
+  if (Matches(block)) return true;
+  Drop(block);
   return false;
+}
+
+void LargeFile::Drop(std::uint64_t block) {
+  if (disk()->sum(block).exchange(0) == 0) return;
+  state_->verified[block / 64].fetch_and(~(1ULL << (block % 64)));
+  ++state_->drops;
+  state_->complete_until = 0;
+  cache_.options_.counts->dropped.fetch_add(1, std::memory_order_relaxed);
 }
 
 bool LargeFile::complete() const {
   const OnDisk* on = disk();
   if (on == nullptr) return false;
+  const std::uint64_t drops = state_->drops;
   std::uint64_t b = state_->complete_until.load();
   while (b < blocks_ && on->sum(b).load(std::memory_order_acquire) != 0) ++b;
+  const std::lock_guard lock(state_->drop_mutex);
+  if (drops != state_->drops) return false;  // one that was seen may be gone
   state_->complete_until = b;
   return b == blocks_;
 }
@@ -250,14 +264,9 @@ os::UniqueFd LargeFile::PassthroughFd() {
 }
 
 void LargeFile::Forget(std::uint64_t offset, std::uint64_t length) {
-  OnDisk* on = disk();
-  if (on == nullptr) return;
-  for (std::uint64_t b = offset / kBlock; b < blocks_ && b * kBlock < offset + length; ++b) {
-    if (on->sum(b).exchange(0) == 0) continue;
-    state_->verified[b / 64].fetch_and(~(1ULL << (b % 64)));
-    cache_.options_.counts->dropped.fetch_add(1, std::memory_order_relaxed);
-  }
-  state_->complete_until = 0;
+  if (disk() == nullptr) return;
+  const std::lock_guard lock(state_->drop_mutex);
+  for (std::uint64_t b = offset / kBlock; b < blocks_ && b * kBlock < offset + length; ++b) Drop(b);
 }
 
 bool LargeFile::LinkTo(const std::string& path, mode_t mode, std::int64_t mtime_ns) {

@@ -383,6 +383,8 @@ class Supervisor {
   }
 
   void Reap() {
+    // An init that is reaped before its start is told would be waited for in vain.
+    if (init_ == 0) return;
     // The data process is waited for where its channel ends; all others are only to be reaped.
     for (;;) {
       siginfo_t info = {};
@@ -457,7 +459,7 @@ class Supervisor {
   std::unique_ptr<DataSupervisor> data_;
   job::Channel builder_;  // the init's, later
   os::UniqueFd signals_;
-  pid_t init_ = -1;
+  pid_t init_ = 0;                  // not told yet; -1: gone
   std::vector<int> pending_;        // signals that came before there was a job
   std::vector<std::string> made_;   // mount points on the host, to be removed
   std::vector<os::UniqueFd> used_;  // those that mounts lie on, locked
