@@ -16,14 +16,16 @@
 
 namespace leat::auth {
 
+/// AWS's three, or a bearer token alone.
 struct Credentials {
-  std::string access_key_id;
-  std::string secret_access_key;
-  std::string session_token;
-  std::optional<std::chrono::system_clock::time_point> expires;
-  std::string provider;  ///< for people: "environment", "profile train (credential_process)"
+  std::string access_key_id = {};
+  std::string secret_access_key = {};
+  std::string session_token = {};
+  std::string endpoint = {};  ///< what the token is good for, where its giver says so
+  std::optional<std::chrono::system_clock::time_point> expires = {};
+  std::string provider = {};  ///< for people: "environment", "profile train (credential_process)"
 
-  bool anonymous() const { return access_key_id.empty(); }
+  bool anonymous() const { return access_key_id.empty() && session_token.empty(); }
 };
 
 /// Thread-safe; blocks while it asks.

@@ -7,6 +7,7 @@
 #include "auth/credential_replies.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "net/url.h"
 #include "os/file.h"
 
@@ -18,13 +19,6 @@ using namespace std::chrono_literals;
 constexpr auto kLimitElsewhere = 1s;
 constexpr auto kLimitOnEc2 = 5s;
 constexpr std::string_view kRoles = "/latest/meta-data/iam/security-credentials/";
-
-std::string Lower(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
-}
 
 class InstanceMetadataSource final : public CredentialProvider {
  public:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "os/file.h"
 
 namespace leat::config {
@@ -13,20 +14,6 @@ constexpr std::string_view kSpace = " \t";
 
 using Properties = std::map<std::string, std::string, std::less<>>;
 using Sections = std::map<std::string, Properties, std::less<>>;
-
-std::string_view Trim(std::string_view text) {
-  const auto begin = text.find_first_not_of(kSpace);
-  if (begin == text.npos) return {};
-  return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
-}
-
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
 
 // A '#' or ';' begins a comment where white space precedes it; "a#b" is a value.
 std::string_view WithoutComment(std::string_view text) {

@@ -19,6 +19,7 @@
 #include "base/thread_pool.h"
 #include "digest/digest.h"
 #include "net/url.h"
+#include "store/forwarding_store.h"
 #include "store/http/http_store.h"
 #include "store/s3/s3_store.h"
 
@@ -47,40 +48,25 @@ std::string LastComponent(std::string_view key) {
 
 /// One object under another name or key than its own, for the snapshot: `key` as the builder sees
 /// it.
-class Renamed final : public store::ObjectStore {
+class Renamed final : public store::ForwardingStore {
  public:
   Renamed(std::shared_ptr<store::ObjectStore> inner, std::string key, std::string real)
-      : inner_(std::move(inner)), key_(std::move(key)), real_(std::move(real)) {}
-  std::string_view Describe() const override { return inner_->Describe(); }
-  std::string_view Identity() const override { return inner_->Identity(); }
-  store::Capabilities capabilities() const override { return inner_->capabilities(); }
+      : ForwardingStore(std::move(inner)), key_(std::move(key)), real_(std::move(real)) {}
   Result<store::ObjectInfo> Stat(std::string_view key, std::string_view version,
                                  const CallContext& ctx) override {
-    return inner_->Stat(Real(key), version, ctx);
+    return inner().Stat(Real(key), version, ctx);
   }
   Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
               const CallContext& ctx) override {
-    return inner_->Read(Real(key), options, sink, ctx);
+    return inner().Read(Real(key), options, sink, ctx);
   }
-  Result<store::ListPage> List(std::string_view prefix, const store::ListOptions& options,
-                               const CallContext& ctx) override {
-    return inner_->List(prefix, options, ctx);
-  }
-  Result<store::Version> Put(std::string_view, std::span<const std::byte>, const store::PutOptions&,
-                             const CallContext&) override {
-    return Fail(Errc::kUnsupported, "read-only");
-  }
-  Status Remove(std::string_view, const CallContext&) override {
-    return Fail(Errc::kUnsupported, "read-only");
-  }
-  std::string UrlOf(std::string_view key) const override { return inner_->UrlOf(Real(key)); }
+  std::string UrlOf(std::string_view key) const override { return inner().UrlOf(Real(key)); }
 
  private:
   std::string_view Real(std::string_view key) const {
     return key == key_ ? std::string_view(real_) : key;
   }
 
-  const std::shared_ptr<store::ObjectStore> inner_;  // shared with the Remote that made it
   const std::string key_, real_;
 };
 

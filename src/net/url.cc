@@ -8,19 +8,12 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
 
 namespace leat::net {
 namespace {
 
 using SysTime = std::chrono::system_clock::time_point;
-
-char LowerChar(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(), LowerChar);
-  return out;
-}
 
 bool IsAlphanumeric(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');

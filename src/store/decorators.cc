@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "store/forwarding_store.h"
 
 namespace leat::store {
 namespace {
@@ -83,34 +84,65 @@ class Attempts {
   milliseconds waited_{0};
 };
 
-class Retrying final : public ObjectStore {
+class Retrying final : public ForwardingStore {
  public:
   Retrying(std::unique_ptr<ObjectStore> inner, const RetryPolicy* policy, Clock& clock,
            RequestCounts* counts)
-      : inner_(std::move(inner)), policy_(policy), clock_(clock), counts_(counts) {}
-
-  std::string_view Describe() const override { return inner_->Describe(); }
-  std::string_view Identity() const override { return inner_->Identity(); }
-  Capabilities capabilities() const override { return inner_->capabilities(); }
-  std::string UrlOf(std::string_view key) const override { return inner_->UrlOf(key); }
+      : ForwardingStore(std::move(inner)), policy_(policy), clock_(clock), counts_(counts) {}
 
   Result<ObjectInfo> Stat(std::string_view key, std::string_view version_id,
                           const CallContext& ctx) override {
-    return Repeat(ctx, [&] { return inner_->Stat(key, version_id, ctx); });
+    return Repeat(ctx, [&] { return inner().Stat(key, version_id, ctx); });
   }
   Result<ListPage> List(std::string_view prefix, const ListOptions& options,
                         const CallContext& ctx) override {
-    return Repeat(ctx, [&] { return inner_->List(prefix, options, ctx); });
+    return Repeat(ctx, [&] { return inner().List(prefix, options, ctx); });
   }
   Status Remove(std::string_view key, const CallContext& ctx) override {
-    return Repeat(ctx, [&] { return inner_->Remove(key, ctx); });
+    return Repeat(ctx, [&] { return inner().Remove(key, ctx); });
+  }
+  // An upload that was begun and whose answer was lost is found by nobody: it is begun again.
+  Result<std::string> BeginUpload(std::string_view key, const PutOptions& options,
+                                  const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().BeginUpload(key, options, ctx); });
+  }
+  Result<Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
+                       std::span<const std::byte> body, const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().PutPart(key, upload, number, body, ctx); });
+  }
+  Result<std::vector<Part>> UploadedParts(std::string_view key, std::string_view upload,
+                                          const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().UploadedParts(key, upload, ctx); });
+  }
+  Result<Version> CompleteUpload(std::string_view key, std::string_view upload,
+                                 std::span<const Part> parts, const PutOptions& options,
+                                 const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().CompleteUpload(key, upload, parts, options, ctx); });
+  }
+  Status AbortUpload(std::string_view key, std::string_view upload,
+                     const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().AbortUpload(key, upload, ctx); });
+  }
+  Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
+                           const Version& if_version, std::string_view key,
+                           const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().CopyFrom(bucket, source, if_version, key, ctx); });
+  }
+  Status MakeBucket(const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().MakeBucket(ctx); });
+  }
+  Status RemoveBucket(const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().RemoveBucket(ctx); });
+  }
+  Result<std::vector<BucketInfo>> Buckets(const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().Buckets(ctx); });
   }
 
   Result<Version> Put(std::string_view key, std::span<const std::byte> body,
                       const PutOptions& options, const CallContext& ctx) override {
     Attempts attempts(policy_, clock_, counts_, ctx);
     for (;;) {
-      auto done = inner_->Put(key, body, options, ctx);
+      auto done = inner().Put(key, body, options, ctx);
       if (done) return done;
       if (options.if_absent && attempts.failures() > 0 && done.error().code() == Errc::kConflict) {
         // An attempt whose answer was lost may have been the one that created it.
@@ -152,7 +184,7 @@ class Retrying final : public ObjectStore {
       return status;
     };
     for (std::uint64_t before = 0;; before = delivered) {
-      auto done = inner_->Read(key, rest, counting, ctx);
+      auto done = inner().Read(key, rest, counting, ctx);
       if (done || caller_failed) return done;
       if (size && options.offset <= *size &&
           delivered >= std::min(options.length, *size - options.offset)) {
@@ -190,7 +222,7 @@ class Retrying final : public ObjectStore {
       version = info.version;
       return info.size == body.size() ? Status{} : Fail(Errc::kConflict, "another size");
     };
-    const auto status = inner_->Read(
+    const auto status = inner().Read(
         key, options,
         [&](std::span<const std::byte> piece) -> Status {
           if (piece.size() > body.size() - same ||
@@ -205,26 +237,20 @@ class Retrying final : public ObjectStore {
     return version;
   }
 
-  const std::unique_ptr<ObjectStore> inner_;
   const RetryPolicy* const policy_;
   Clock& clock_;
   RequestCounts* const counts_;
 };
 
-class Counted final : public ObjectStore {
+class Counted final : public ForwardingStore {
  public:
   Counted(std::unique_ptr<ObjectStore> inner, RequestCounts* counts)
-      : inner_(std::move(inner)), counts_(*counts) {}
-
-  std::string_view Describe() const override { return inner_->Describe(); }
-  std::string_view Identity() const override { return inner_->Identity(); }
-  Capabilities capabilities() const override { return inner_->capabilities(); }
-  std::string UrlOf(std::string_view key) const override { return inner_->UrlOf(key); }
+      : ForwardingStore(std::move(inner)), counts_(*counts) {}
 
   Result<ObjectInfo> Stat(std::string_view key, std::string_view version_id,
                           const CallContext& ctx) override {
     Add(counts_.heads, 1);
-    return Outcome(inner_->Stat(key, version_id, ctx));
+    return Outcome(inner().Stat(key, version_id, ctx));
   }
   Status Read(std::string_view key, const ReadOptions& options, const Sink& sink,
               const CallContext& ctx) override {
@@ -233,22 +259,67 @@ class Counted final : public ObjectStore {
       Add(counts_.bytes_in, piece.size());
       return sink(piece);
     };
-    return Outcome(inner_->Read(key, options, counting, ctx));
+    return Outcome(inner().Read(key, options, counting, ctx));
   }
   Result<ListPage> List(std::string_view prefix, const ListOptions& options,
                         const CallContext& ctx) override {
     Add(counts_.lists, 1);
-    return Outcome(inner_->List(prefix, options, ctx));
+    return Outcome(inner().List(prefix, options, ctx));
   }
   Result<Version> Put(std::string_view key, std::span<const std::byte> body,
                       const PutOptions& options, const CallContext& ctx) override {
     Add(counts_.puts, 1);
     Add(counts_.bytes_out, body.size());
-    return Outcome(inner_->Put(key, body, options, ctx));
+    return Outcome(inner().Put(key, body, options, ctx));
   }
   Status Remove(std::string_view key, const CallContext& ctx) override {
     Add(counts_.deletes, 1);
-    return Outcome(inner_->Remove(key, ctx));
+    return Outcome(inner().Remove(key, ctx));
+  }
+  Result<std::string> BeginUpload(std::string_view key, const PutOptions& options,
+                                  const CallContext& ctx) override {
+    Add(counts_.puts, 1);
+    return Outcome(inner().BeginUpload(key, options, ctx));
+  }
+  Result<Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
+                       std::span<const std::byte> body, const CallContext& ctx) override {
+    Add(counts_.puts, 1);
+    Add(counts_.bytes_out, body.size());
+    return Outcome(inner().PutPart(key, upload, number, body, ctx));
+  }
+  Result<std::vector<Part>> UploadedParts(std::string_view key, std::string_view upload,
+                                          const CallContext& ctx) override {
+    Add(counts_.lists, 1);
+    return Outcome(inner().UploadedParts(key, upload, ctx));
+  }
+  Result<Version> CompleteUpload(std::string_view key, std::string_view upload,
+                                 std::span<const Part> parts, const PutOptions& options,
+                                 const CallContext& ctx) override {
+    Add(counts_.puts, 1);
+    return Outcome(inner().CompleteUpload(key, upload, parts, options, ctx));
+  }
+  Status AbortUpload(std::string_view key, std::string_view upload,
+                     const CallContext& ctx) override {
+    Add(counts_.deletes, 1);
+    return Outcome(inner().AbortUpload(key, upload, ctx));
+  }
+  Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
+                           const Version& if_version, std::string_view key,
+                           const CallContext& ctx) override {
+    Add(counts_.puts, 1);
+    return Outcome(inner().CopyFrom(bucket, source, if_version, key, ctx));
+  }
+  Status MakeBucket(const CallContext& ctx) override {
+    Add(counts_.puts, 1);
+    return Outcome(inner().MakeBucket(ctx));
+  }
+  Status RemoveBucket(const CallContext& ctx) override {
+    Add(counts_.deletes, 1);
+    return Outcome(inner().RemoveBucket(ctx));
+  }
+  Result<std::vector<BucketInfo>> Buckets(const CallContext& ctx) override {
+    Add(counts_.lists, 1);
+    return Outcome(inner().Buckets(ctx));
   }
 
  private:
@@ -261,7 +332,6 @@ class Counted final : public ObjectStore {
     return result;
   }
 
-  const std::unique_ptr<ObjectStore> inner_;
   RequestCounts& counts_;
 };
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -37,6 +38,13 @@ bool SameVersion(const Version& wanted, const Version& now);
 /// kConflict: "<url> was replaced while it was read (etag "9a…" is now "38…")".
 std::unexpected<Error> FailReplaced(const std::string& url, const Version& was, const Version& now);
 
+/// What is kept beside an object's bytes, by lower-case name. "mtime" is the time of the file that
+/// it was, as rclone writes it.
+using Metadata = std::map<std::string, std::string, std::less<>>;
+/// Nanoseconds since 1970; nullopt where there is none, or no number.
+std::optional<std::int64_t> MtimeOf(const Metadata& metadata);
+void SetMtime(Metadata& metadata, std::int64_t ns);
+
 struct ObjectInfo {
   std::string key;
   std::uint64_t size = 0;
@@ -45,7 +53,8 @@ struct ObjectInfo {
   /// A digest of the whole object that the store vouches for; only Stat and Read give it (Read: see
   /// ReadOptions).
   std::optional<digest::Expected> expected;
-  bool archived = false;  ///< must be restored before it can be read (Glacier)
+  bool archived = false;   ///< must be restored before it can be read (Glacier)
+  Metadata metadata = {};  ///< only Stat and Read give it
 };
 
 /// What a store can do, as positive facts.
@@ -59,6 +68,9 @@ struct Capabilities {
   /// The store is asked for it. Whether it keeps the promise when two writers meet is for a probe
   /// to find out (decision 10).
   bool put_if_absent = false;
+  bool metadata = false;  ///< is kept
+  bool copy = false;      ///< CopyFrom
+  bool buckets = false;   ///< MakeBucket, RemoveBucket, Buckets
   /// Any bytes that a URL can carry are a key. Without it only what is a relative path is: no
   /// empty, "." or ".." component, no
   /// '/' at either end, no component over 255 bytes, and no key below another key.
@@ -93,6 +105,27 @@ struct ListPage {
 
 struct PutOptions {
   bool if_absent = false;  ///< kConflict when the key exists
+  Metadata metadata = {};  ///< where the store can keep it
+};
+
+/// How large what is written may be. Without parts (max_parts 0) an object is one Put.
+struct UploadLimits {
+  std::uint64_t max_put = UINT64_MAX;
+  std::uint64_t min_part = 0;  ///< but for the last
+  std::uint64_t max_part = 0;
+  std::size_t max_parts = 0;
+};
+/// A part of an upload that the store has.
+struct Part {
+  std::size_t number = 0;  ///< from 1
+  std::uint64_t size = 0;
+  std::string etag = {};  ///< where the store gives one: the MD5 of its bytes
+};
+
+struct BucketInfo {
+  std::string name;
+  std::optional<std::chrono::system_clock::time_point> created;
+  std::optional<std::uint64_t> objects, bytes;
 };
 
 /// A flat namespace of immutable-until-replaced byte strings: one bucket, container, folder or web
@@ -105,7 +138,8 @@ struct PutOptions {
 ///
 /// Errors: kNotFound (key or bucket missing), kConflict (if_version, if_absent), kDenied, kInvalid,
 /// kUnavailable (worth another try), kCorrupt (the answer is not what was asked for), kUnsupported,
-/// kCancelled, kDeadline. Messages begin with the object's URL and hold no secret.
+/// kCancelled, kDeadline. What a store lacks is kUnsupported. Messages begin with the object's URL
+/// and hold no secret.
 class ObjectStore {
  public:
   virtual ~ObjectStore() = default;
@@ -133,6 +167,37 @@ class ObjectStore {
                               const PutOptions& options, const CallContext& ctx) = 0;
   /// Succeeds whether or not the object existed.
   virtual Status Remove(std::string_view key, const CallContext& ctx) = 0;
+
+  /// An object in parts: begun, its parts put in any order and from any thread (again, too: the
+  /// last wins), completed. Until then nothing is seen of it but by UploadedParts; what is neither
+  /// completed nor aborted costs room for ever. Each part's bytes are confirmed by the store.
+  virtual UploadLimits upload_limits() const { return {}; }
+  virtual Result<std::string> BeginUpload(std::string_view key, const PutOptions& options,
+                                          const CallContext& ctx);
+  virtual Result<Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
+                               std::span<const std::byte> body, const CallContext& ctx);
+  /// Sorted by number. kNotFound when the store does not know the upload.
+  virtual Result<std::vector<Part>> UploadedParts(std::string_view key, std::string_view upload,
+                                                  const CallContext& ctx);
+  /// `parts`: all of them, by number. Succeeds too when an earlier call, whose answer was lost,
+  /// did.
+  virtual Result<Version> CompleteUpload(std::string_view key, std::string_view upload,
+                                         std::span<const Part> parts, const PutOptions& options,
+                                         const CallContext& ctx);
+  virtual Status AbortUpload(std::string_view key, std::string_view upload, const CallContext& ctx);
+
+  /// From the same or another bucket of the same server, without moving the bytes here; with their
+  /// metadata. kConflict when the source is not `if_version` any more.
+  virtual Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
+                                   const Version& if_version, std::string_view key,
+                                   const CallContext& ctx);
+
+  /// Succeeds when it is there and ours.
+  virtual Status MakeBucket(const CallContext& ctx);
+  /// kConflict when it is not empty; succeeds when it is not there.
+  virtual Status RemoveBucket(const CallContext& ctx);
+  /// All that the credentials can list at this server, by name.
+  virtual Result<std::vector<BucketInfo>> Buckets(const CallContext& ctx);
 
   /// "s3://bucket/key", with unprintable bytes escaped: for messages. Never contains a secret, even
   /// where the key does (the query of a presigned URL). A decorator asks the store that it is

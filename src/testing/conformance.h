@@ -46,6 +46,9 @@ struct StoreCase {
   /// The server takes the condition and does not heed it (Ceph in a bucket with versions): what Put
   /// then does is pinned, so that the suite notices when it is mended.
   bool ignores_put_if_absent = false;
+  /// Of writers that meet, several are told that they won (Swift): pinned as well.
+  bool several_may_win = false;
+  bool keeps_old_versions = false;  ///< a bucket whose objects were removed is not empty
 };
 /// For googletest's messages.
 inline void PrintTo(const StoreCase& store_case, std::ostream* out) { *out << store_case.name; }

@@ -93,6 +93,12 @@ ObjectInfo InfoOf(std::string key, const struct stat& st) {
   return info;
 }
 
+/// A file has its time and no other metadata.
+ObjectInfo WithMtime(ObjectInfo info, const struct stat& st) {
+  SetMtime(info.metadata, st.st_mtim.tv_sec * 1'000'000'000LL + st.st_mtim.tv_nsec);
+  return info;
+}
+
 class LocalStore final : public ObjectStore {
  public:
   LocalStore(std::string root, Fd fd)
@@ -103,7 +109,7 @@ class LocalStore final : public ObjectStore {
   std::string_view Describe() const override { return name_; }
   std::string_view Identity() const override { return name_; }
   Capabilities capabilities() const override {
-    return {.list = true, .ranges = true, .put = true, .put_if_absent = true};
+    return {.list = true, .ranges = true, .put = true, .put_if_absent = true, .metadata = true};
   }
 
   Result<ObjectInfo> Stat(std::string_view key, std::string_view version_id,
@@ -111,7 +117,7 @@ class LocalStore final : public ObjectStore {
     LEAT_RETURN_IF_ERROR(Begin(key, version_id, ctx));
     struct stat st = {};
     LEAT_ASSIGN_OR_RETURN(const Fd file, OpenFile(key, O_PATH, st));
-    return InfoOf(std::string(key), st);
+    return WithMtime(InfoOf(std::string(key), st), st);
   }
 
   Status Read(std::string_view key, const ReadOptions& options, const Sink& sink,
@@ -119,7 +125,7 @@ class LocalStore final : public ObjectStore {
     LEAT_RETURN_IF_ERROR(Begin(key, options.if_version.version_id, ctx));
     struct stat st = {};
     LEAT_ASSIGN_OR_RETURN(const Fd file, OpenFile(key, O_RDONLY | O_NONBLOCK, st));
-    const ObjectInfo info = InfoOf(std::string(key), st);
+    const ObjectInfo info = WithMtime(InfoOf(std::string(key), st), st);
     if (!SameVersion(options.if_version, info.version)) {
       return FailReplaced(UrlOf(key), options.if_version, info.version);
     }
@@ -268,6 +274,11 @@ class LocalStore final : public ObjectStore {
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return std::unexpected(errno);
       body = body.subspan(static_cast<std::size_t>(n));
+    }
+    if (const auto mtime = MtimeOf(options.metadata)) {
+      const std::int64_t seconds = *mtime / 1'000'000'000 - (*mtime % 1'000'000'000 < 0 ? 1 : 0);
+      const timespec times[2] = {{0, UTIME_OMIT}, {seconds, *mtime - seconds * 1'000'000'000}};
+      if (::futimens(file.get(), times) != 0) return std::unexpected(errno);
     }
     if (::fsync(file.get()) != 0) return std::unexpected(errno);
     if (options.if_absent) {

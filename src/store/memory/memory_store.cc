@@ -34,6 +34,7 @@ class MemoryStore final : public ObjectStore {
             .conditional_read = true,
             .put = true,
             .put_if_absent = true,
+            .metadata = true,
             .any_key = true};
   }
 
@@ -84,6 +85,7 @@ class MemoryStore final : public ObjectStore {
       ObjectInfo info = it->second.versions.back().info;
       info.version.version_id.clear();
       info.expected.reset();
+      info.metadata.clear();
       page.objects.push_back(std::move(info));
     }
     return page;
@@ -103,6 +105,7 @@ class MemoryStore final : public ObjectStore {
     stored.info.modified = std::chrono::system_clock::now();
     stored.info.version.etag = ToHex(AsBytes(sum));
     stored.info.expected = digest::Expected{digest::Kind::kMd5, sum};
+    stored.info.metadata = options.metadata;
 
     const std::lock_guard lock(mutex_);
     History& history = objects_.try_emplace(std::string(key)).first->second;
@@ -123,7 +126,81 @@ class MemoryStore final : public ObjectStore {
     return {};
   }
 
+  UploadLimits upload_limits() const override {
+    return {.min_part = 1, .max_part = UINT64_MAX, .max_parts = 10'000};
+  }
+
+  Result<std::string> BeginUpload(std::string_view key, const PutOptions& options,
+                                  const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(Begin(key, ctx));
+    if (key.empty()) return Fail(Errc::kInvalid, UrlOf(key) + ": a key must not be empty");
+    const std::lock_guard lock(mutex_);
+    const std::string id = "u" + std::to_string(++last_upload_);
+    uploads_[id].metadata = options.metadata;
+    return id;
+  }
+  Result<Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
+                       std::span<const std::byte> body, const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(Begin(key, ctx));
+    digest::Hasher md5(digest::Kind::kMd5);
+    md5.Update(body);
+    const Part part{number, body.size(), ToHex(AsBytes(md5.Finish()))};
+    const std::lock_guard lock(mutex_);
+    const auto found = uploads_.find(upload);
+    if (found == uploads_.end()) return NoUpload(key);
+    found->second.parts[number] = {part, std::string(AsText(body))};
+    return part;
+  }
+  Result<std::vector<Part>> UploadedParts(std::string_view key, std::string_view upload,
+                                          const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(Begin(key, ctx));
+    const std::lock_guard lock(mutex_);
+    const auto found = uploads_.find(upload);
+    if (found == uploads_.end()) return NoUpload(key);
+    std::vector<Part> parts;
+    for (const auto& [number, stored] : found->second.parts) parts.push_back(stored.first);
+    return parts;
+  }
+  Result<Version> CompleteUpload(std::string_view key, std::string_view upload,
+                                 std::span<const Part> parts, const PutOptions& options,
+                                 const CallContext& ctx) override {
+    std::string body;
+    PutOptions put = options;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = uploads_.find(upload);
+      if (found == uploads_.end()) {
+        const auto done = completed_.find(upload);
+        if (done != completed_.end()) return done->second;
+        return NoUpload(key);
+      }
+      for (const Part& part : parts) {
+        const auto stored = found->second.parts.find(part.number);
+        if (stored == found->second.parts.end() || stored->second.first.etag != part.etag)
+          return Fail(Errc::kInvalid, UrlOf(key) + ": a part is not there");
+        body += stored->second.second;
+      }
+      put.metadata = found->second.metadata;
+    }
+    LEAT_ASSIGN_OR_RETURN(Version version, Put(key, AsBytes(body), put, ctx));
+    const std::lock_guard lock(mutex_);
+    uploads_.erase(uploads_.find(upload));
+    completed_[std::string(upload)] = version;
+    return version;
+  }
+  Status AbortUpload(std::string_view key, std::string_view upload,
+                     const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(Begin(key, ctx));
+    const std::lock_guard lock(mutex_);
+    if (const auto found = uploads_.find(upload); found != uploads_.end()) uploads_.erase(found);
+    return {};
+  }
+
  private:
+  struct Upload {
+    Metadata metadata;
+    std::map<std::size_t, std::pair<Part, std::string>> parts;
+  };
   struct History {
     std::vector<Stored> versions;  ///< oldest first
     bool removed = false;          ///< no version is the newest; each can still be read by its id
@@ -133,6 +210,10 @@ class MemoryStore final : public ObjectStore {
     if (ctx.cancelled()) return Fail(Errc::kCancelled, UrlOf(key) + ": cancelled");
     if (ctx.expired()) return Fail(Errc::kDeadline, UrlOf(key) + ": out of time");
     return {};
+  }
+
+  std::unexpected<Error> NoUpload(std::string_view key) const {
+    return Fail(Errc::kNotFound, UrlOf(key) + ": there is no such upload");
   }
 
   Result<Stored> Find(std::string_view key, std::string_view version_id) const {
@@ -155,7 +236,9 @@ class MemoryStore final : public ObjectStore {
   const std::size_t page_size_;
   mutable std::mutex mutex_;
   std::map<std::string, History, std::less<>> objects_;
-  std::uint64_t last_version_ = 0;
+  std::uint64_t last_version_ = 0, last_upload_ = 0;
+  std::map<std::string, Upload, std::less<>> uploads_;
+  std::map<std::string, Version, std::less<>> completed_;
 };
 
 }  // namespace

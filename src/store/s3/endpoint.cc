@@ -50,7 +50,7 @@ bool IsAwsHost(std::string_view host) {
 
 Result<Endpoint> Endpoint::Make(std::string bucket, std::string region, std::string_view url,
                                 std::string_view addressing_style) {
-  if (const char* why = WhyNoBucket(bucket)) {
+  if (const char* why = bucket.empty() ? nullptr : WhyNoBucket(bucket)) {
     return Fail(Errc::kInvalid, "s3://" + Printable(bucket) + ": " + why);
   }
   const bool plain = std::all_of(region.begin(), region.end(), [](unsigned char c) {
@@ -80,7 +80,7 @@ Result<Endpoint> Endpoint::Make(std::string bucket, std::string region, std::str
   endpoint.follows_region_ = url.empty();
   endpoint.aws_ = url.empty() || IsAwsHost(endpoint.base_.host);
   if (addressing_style == "virtual") {
-    endpoint.virtual_ = true;
+    endpoint.virtual_ = !endpoint.bucket_.empty();
   } else if (addressing_style.empty() || addressing_style == "auto") {
     endpoint.virtual_ = endpoint.aws_ && IsDnsLabel(endpoint.bucket_);
   } else if (addressing_style != "path") {
@@ -102,7 +102,7 @@ std::string Endpoint::UrlOf(std::string_view key, std::string_view query) const 
   std::string url = base_.scheme + "://";
   if (virtual_) url += bucket_ + ".";
   url += base_.Authority() + base_.path;
-  if (!virtual_) url += "/" + net::PercentEncode(bucket_);
+  if (!virtual_) url += "/" + net::PercentEncode(bucket_);  // no bucket: all of them
   if (virtual_ || !key.empty()) url += "/";
   url += net::PercentEncode(key, true);
   if (!query.empty()) url.append("?").append(query);

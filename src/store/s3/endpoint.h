@@ -18,8 +18,8 @@ bool IsAwsHost(std::string_view host);
 /// A value.
 class Endpoint {
  public:
-  /// `url` empty: AWS's own for the region. kInvalid when the bucket's name cannot be one anywhere,
-  /// or for a malformed URL.
+  /// `bucket` empty: the service, which lists the buckets. `url` empty: AWS's own for the region.
+  /// kInvalid when the bucket's name cannot be one anywhere, or for a malformed URL.
   static Result<Endpoint> Make(std::string bucket, std::string region, std::string_view url,
                                std::string_view addressing_style);
 

@@ -1,51 +1,19 @@
 #include "store/s3/s3_store.h"
 
 #include <algorithm>
-#include <mutex>
+#include <atomic>
 #include <utility>
 
-#include "auth/sigv4.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "net/url.h"
 #include "store/http_answer.h"
-#include "store/s3/endpoint.h"
-#include "store/s3/explain.h"
+#include "store/s3/client.h"
 #include "store/s3/xml.h"
 
 namespace leat::store::s3 {
 namespace {
-
-using std::chrono::system_clock;
-
-/// A request before it has a host, a time and a signature.
-struct Spec {
-  std::string method = "GET";
-  std::string key = {};  ///< empty: the bucket
-  std::string version_id = {};
-  std::string query = {};
-  net::Headers headers = {};
-  std::span<const std::byte> body = {};
-  std::string payload_sha256 = std::string(auth::kEmptyPayloadSha256);
-  std::function<Status(const net::HttpResponse&)> on_response = {};
-  Sink sink = {};
-};
-
-/// An answer, and for what is no success the store's words for it.
-struct Answer {
-  net::HttpResponse response;
-  S3Error error = {};
-  Asked asked = {};
-
-  bool ok() const { return response.status >= 200 && response.status < 300; }
-  std::unexpected<Error> Failure() const {
-    return std::unexpected(Explain(asked, response, error));
-  }
-};
-
-std::string Header(const net::HttpResponse& response, std::string_view name) {
-  return std::string(response.headers.Get(name).value_or(""));
-}
 
 Version VersionOf(const net::HttpResponse& response) {
   return {.etag = UnquoteEtag(Header(response, "ETag")),
@@ -95,25 +63,48 @@ ObjectInfo InfoOf(std::string_view key, const net::HttpResponse& response) {
   const std::string archive = Header(response, "x-amz-archive-status");
   const bool restored =
       Header(response, "x-amz-restore").find("ongoing-request=\"false\"") != std::string::npos;
+  for (const auto& [name, value] : response.headers.fields()) {
+    constexpr std::string_view kMeta = "x-amz-meta-";
+    std::string lower = Lower(name);
+    if (lower.starts_with(kMeta)) info.metadata[lower.substr(kMeta.size())] = value;
+  }
   info.archived =
       !restored && (IsArchiveClass(Header(response, "x-amz-storage-class")) || !archive.empty());
   return info;
+}
+
+/// What the server holds the bytes to: their SHA-256 in the signature, and for requests that are
+/// not signed their MD5.
+Spec WithBody(Spec spec, std::span<const std::byte> body) {
+  spec.body = body;
+  spec.payload_sha256 = ToHex(digest::HashSha256(body));
+  return spec;
+}
+
+void AddMetadata(Spec& spec, const Metadata& metadata) {
+  for (const auto& [name, value] : metadata) spec.headers.Add("x-amz-meta-" + name, value);
+}
+
+/// Of an object in parts, as S3 makes it; empty where a part's is no MD5.
+std::string EtagOf(std::span<const Part> parts) {
+  if (!digest::CanHash(digest::Kind::kMd5)) return {};
+  digest::Hasher md5(digest::Kind::kMd5);
+  for (const Part& part : parts) {
+    const auto bytes = FromHex(part.etag);
+    if (!bytes || bytes->size() != 16) return {};
+    md5.Update(AsBytes(*bytes));
+  }
+  return ToHex(AsBytes(md5.Finish())) + "-" + std::to_string(parts.size());
 }
 
 class S3Store final : public ObjectStore {
  public:
   S3Store(S3Options options, Endpoint endpoint, auth::CredentialProvider& credentials,
           net::HttpTransport& http, Clock& clock)
-      : options_(std::move(options)),
-        name_("s3://" + options_.bucket),
-        identity_(endpoint.Name() + " " + name_),
-        credentials_(credentials),
-        http_(http),
-        clock_(clock),
-        endpoint_(std::move(endpoint)) {}
+      : client_(std::move(options), std::move(endpoint), credentials, http, clock) {}
 
-  std::string_view Describe() const override { return name_; }
-  std::string_view Identity() const override { return identity_; }
+  std::string_view Describe() const override { return client_.name(); }
+  std::string_view Identity() const override { return client_.identity(); }
   Capabilities capabilities() const override {
     return {.list = true,
             .ranges = true,
@@ -121,6 +112,9 @@ class S3Store final : public ObjectStore {
             .conditional_read = true,
             .put = true,
             .put_if_absent = true,
+            .metadata = true,
+            .copy = true,
+            .buckets = true,
             .any_key = true};
   }
 
@@ -129,7 +123,7 @@ class S3Store final : public ObjectStore {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     Spec spec{.method = "HEAD", .key = std::string(key), .version_id = std::string(version_id)};
     spec.headers.Add("x-amz-checksum-mode", "ENABLED");
-    LEAT_ASSIGN_OR_RETURN(const Answer answer, Send(spec, ctx));
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
     if (!answer.ok()) return answer.Failure();
     LEAT_RETURN_IF_ERROR(CheckIsS3(answer.response, key));
     const auto size = ParseDecimal(Header(answer.response, "Content-Length"));
@@ -165,7 +159,7 @@ class S3Store final : public ObjectStore {
       return options.on_info ? options.on_info(info) : Status();
     };
     spec.sink = [&](std::span<const std::byte> piece) { return delivery.Take(piece, sink); };
-    auto answer = Send(spec, ctx);
+    auto answer = client_.Send(spec, ctx);
     if (!answer && delivery.enough()) return {};
     if (!answer) return std::unexpected(std::move(answer).error());
     if (answer->ok()) return delivery.End();
@@ -208,15 +202,10 @@ class S3Store final : public ObjectStore {
   Result<Version> Put(std::string_view key, std::span<const std::byte> body,
                       const PutOptions& options, const CallContext& ctx) override {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
-    Spec spec{.method = "PUT", .key = std::string(key), .body = body};
-    spec.payload_sha256 = ToHex(digest::HashSha256(body));
-    if (digest::CanHash(digest::Kind::kMd5)) {
-      digest::Hasher md5(digest::Kind::kMd5);
-      md5.Update(body);
-      spec.headers.Add("Content-MD5", digest::Base64Encode(AsBytes(md5.Finish())));
-    }
+    Spec spec = WithBody({.method = "PUT", .key = std::string(key)}, body);
+    AddMetadata(spec, options.metadata);
     if (options.if_absent) spec.headers.Add("If-None-Match", "*");
-    LEAT_ASSIGN_OR_RETURN(const Answer answer, Send(spec, ctx));
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
     if (answer.response.status == 412 && options.if_absent) {
       return Fail(Errc::kConflict, UrlOf(key) + " exists already");
     }
@@ -228,14 +217,184 @@ class S3Store final : public ObjectStore {
   Status Remove(std::string_view key, const CallContext& ctx) override {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     LEAT_ASSIGN_OR_RETURN(const Answer answer,
-                          Send({.method = "DELETE", .key = std::string(key)}, ctx));
+                          client_.Send({.method = "DELETE", .key = std::string(key)}, ctx));
     if (answer.ok() || answer.error.code == "NoSuchKey") return {};
     return answer.Failure();
   }
 
+  // https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+  UploadLimits upload_limits() const override {
+    return {.max_put = 5 * kGiB, .min_part = 5 * kMiB, .max_part = 5 * kGiB, .max_parts = 10'000};
+  }
+
+  Result<std::string> BeginUpload(std::string_view key, const PutOptions& options,
+                                  const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    Spec spec{.method = "POST", .key = std::string(key), .query = "uploads"};
+    AddMetadata(spec, options.metadata);
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+    if (!answer.ok()) return answer.Failure();
+    auto upload = ParseUpload(answer.response.body);
+    if (!upload) return Fail(std::move(upload), UrlOf(key));
+    return upload;
+  }
+
+  Result<Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
+                       std::span<const std::byte> body, const CallContext& ctx) override {
+    Spec spec = WithBody({.method = "PUT", .key = std::string(key)}, body);
+    spec.query = "partNumber=" + std::to_string(number) + "&uploadId=" + net::PercentEncode(upload);
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+    if (!answer.ok()) return answer.Failure();
+    LEAT_RETURN_IF_ERROR(CheckIsS3(answer.response, key));
+    return Part{number, body.size(), VersionOf(answer.response).etag};
+  }
+
+  Result<std::vector<Part>> UploadedParts(std::string_view key, std::string_view upload,
+                                          const CallContext& ctx) override {
+    std::vector<Part> parts;
+    for (PartsPage page{.parts = {}, .truncated = true}; page.truncated;) {
+      Spec spec{.key = std::string(key), .query = "uploadId=" + net::PercentEncode(upload)};
+      if (!parts.empty())
+        spec.query += "&part-number-marker=" + std::to_string(parts.back().number);
+      LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+      if (!answer.ok()) return answer.Failure();
+      auto got = ParseParts(answer.response.body);
+      if (!got) return Fail(std::move(got), UrlOf(key));
+      if (!parts.empty() && !got->parts.empty() &&
+          got->parts.front().number <= parts.back().number) {
+        return Fail(Errc::kCorrupt, UrlOf(key) + ": the list of parts does not go on");
+      }
+      page = *std::move(got);
+      parts.insert(parts.end(), page.parts.begin(), page.parts.end());
+    }
+    return parts;
+  }
+
+  Result<Version> CompleteUpload(std::string_view key, std::string_view upload,
+                                 std::span<const Part> parts, const PutOptions& options,
+                                 const CallContext& ctx) override {
+    std::string body = "<CompleteMultipartUpload>";
+    for (const Part& part : parts) {
+      body += "<Part><PartNumber>" + std::to_string(part.number) + "</PartNumber><ETag>&quot;" +
+              part.etag + "&quot;</ETag></Part>";
+    }
+    body += "</CompleteMultipartUpload>";
+    Spec spec = WithBody({.method = "POST", .key = std::string(key)}, AsBytes(body));
+    spec.query = "uploadId=" + net::PercentEncode(upload);
+    spec.headers.Add("Content-Type", "application/xml");
+    if (options.if_absent) spec.headers.Add("If-None-Match", "*");
+    LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
+    if (answer.response.status == 412 && options.if_absent)
+      return Fail(Errc::kConflict, UrlOf(key) + " exists already");
+    // It may take so long that the answer begins before it is known how it ends.
+    if (answer.ok()) {
+      if (const auto error = ParseError(answer.response.body)) {
+        answer.error = *error;
+        answer.response.status = 500;
+      }
+    }
+    if (answer.error.code == "NoSuchUpload") {
+      // An earlier call whose answer was lost may have done it.
+      const std::string etag = EtagOf(parts);
+      const auto there = Stat(key, "", ctx);
+      if (there && !etag.empty() && there->version.etag == etag) return there->version;
+    }
+    if (!answer.ok()) return answer.Failure();
+    auto etag = ParseResultEtag(answer.response.body);
+    if (!etag) return Fail(std::move(etag), UrlOf(key));
+    Version version = VersionOf(answer.response);
+    version.etag = etag->empty() ? EtagOf(parts) : *std::move(etag);  // (Ceph leaves it out)
+    return version;
+  }
+
+  Status AbortUpload(std::string_view key, std::string_view upload,
+                     const CallContext& ctx) override {
+    const Spec spec{.method = "DELETE",
+                    .key = std::string(key),
+                    .query = "uploadId=" + net::PercentEncode(upload)};
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+    if (answer.ok() || answer.error.code == "NoSuchUpload") return {};
+    return answer.Failure();
+  }
+
+  Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
+                           const Version& if_version, std::string_view key,
+                           const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    Spec spec{.method = "PUT", .key = std::string(key)};
+    std::string from = "/" + net::PercentEncode(bucket) + "/" + net::PercentEncode(source, true);
+    if (!if_version.version_id.empty())
+      from += "?versionId=" + net::PercentEncode(if_version.version_id);
+    spec.headers.Add("x-amz-copy-source", std::move(from));
+    if (!if_version.etag.empty())
+      spec.headers.Add("x-amz-copy-source-if-match", QuoteEtag(if_version.etag));
+    LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
+    if (answer.response.status == 412) {
+      return Fail(Errc::kConflict, "s3://" + std::string(bucket) + "/" + Printable(source) +
+                                       " was replaced meanwhile");
+    }
+    if (answer.ok()) {
+      if (const auto error = ParseError(answer.response.body)) {
+        answer.error = *error;
+        answer.response.status = 500;
+      }
+    }
+    if (!answer.ok()) return answer.Failure();
+    auto etag = ParseResultEtag(answer.response.body);
+    if (!etag) return Fail(std::move(etag), UrlOf(key));
+    Version version = VersionOf(answer.response);
+    version.etag = *std::move(etag);
+    // Ceph does not heed the condition; the copy of an object that is not in parts has its etag.
+    const bool whole = if_version.etag.size() == 32 && version.etag.size() == 32;
+    if (whole && version.etag != if_version.etag) {
+      return Fail(Errc::kConflict, "s3://" + std::string(bucket) + "/" + Printable(source) +
+                                       " was replaced meanwhile");
+    }
+    return version;
+  }
+
+  Status MakeBucket(const CallContext& ctx) override {
+    std::string body;
+    if (const std::string region = client_.region();
+        region != "us-east-1" && IsAwsHost(net::ParseUrl(client_.ServerName())->host)) {
+      body = "<CreateBucketConfiguration><LocationConstraint>" + region +
+             "</LocationConstraint></CreateBucketConfiguration>";
+    }
+    LEAT_ASSIGN_OR_RETURN(const Answer answer,
+                          client_.Send(WithBody({.method = "PUT"}, AsBytes(body)), ctx));
+    if (answer.ok() || answer.error.code == "BucketAlreadyOwnedByYou") return {};
+    if (answer.response.status == 409) {
+      return Fail(Errc::kConflict, client_.name() + ": the name belongs to somebody else (" +
+                                       answer.error.code + ")");
+    }
+    return answer.Failure();
+  }
+
+  Status RemoveBucket(const CallContext& ctx) override {
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send({.method = "DELETE"}, ctx));
+    if (answer.ok() || answer.error.code == "NoSuchBucket") return {};
+    if (answer.response.status == 409)
+      return Fail(Errc::kConflict, client_.name() + " is not empty");
+    return answer.Failure();
+  }
+
+  Result<std::vector<BucketInfo>> Buckets(const CallContext& ctx) override {
+    if (!client_.bucket().empty())
+      return Fail(Errc::kInternal, "buckets are listed by the service");
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send({}, ctx));
+    if (!answer.ok()) return answer.Failure();
+    auto buckets = ParseBuckets(answer.response.body);
+    if (!buckets) {
+      return Fail(Errc::kInvalid,
+                  client_.ServerName() + " does not speak S3" + WhatItAnswered(answer.response));
+    }
+    return buckets;
+  }
+
  private:
   Status CheckKey(std::string_view key) const {
-    if (key.empty()) return Fail(Errc::kInvalid, name_ + ": a key must not be empty");
+    if (client_.bucket().empty()) return Fail(Errc::kInvalid, "s3://: name a bucket");
+    if (key.empty()) return Fail(Errc::kInvalid, client_.name() + ": a key must not be empty");
     return {};
   }
 
@@ -250,12 +409,10 @@ class S3Store final : public ObjectStore {
                                           " in place of the object" +
                                           WhatItAnswered(response));
     }
-    return Fail(Errc::kInvalid, UrlOf(key) + ": " + ServerName() +
+    return Fail(Errc::kInvalid, UrlOf(key) + ": " + client_.ServerName() +
                                     " does not speak S3: its answer has no ETag" +
                                     WhatItAnswered(response));
   }
-
-  std::string ServerName() const { return identity_.substr(0, identity_.find(' ')); }
 
   /// For a range in which there is nothing to read: what the object is, and that it is there.
   Status ReadNothing(std::string_view key, const ReadOptions& options, const CallContext& ctx) {
@@ -286,7 +443,7 @@ class S3Store final : public ObjectStore {
     for (;;) {
       const bool v1 = IsV1();
       Spec spec{.query = ListQuery(prefix, options, at, v1)};
-      LEAT_ASSIGN_OR_RETURN(Answer answer, Send(spec, ctx));
+      LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
       if (!answer.ok()) {
         if (!v1 && (answer.error.code == "NotImplemented" || answer.response.status == 501)) {
           NoteV1();
@@ -300,8 +457,8 @@ class S3Store final : public ObjectStore {
       const bool is_xml =
           start.find("<ListBucketResult") != start.npos || start.find("<?xml") != start.npos;
       if (!is_xml) {
-        return Fail(Errc::kInvalid, UrlOf(prefix) + ": " + ServerName() + " does not speak S3" +
-                                        WhatItAnswered(answer.response));
+        return Fail(Errc::kInvalid, UrlOf(prefix) + ": " + client_.ServerName() +
+                                        " does not speak S3" + WhatItAnswered(answer.response));
       }
       if (start.find("<Error") != start.npos) {
         if (const auto error = ParseError(body)) {
@@ -335,186 +492,11 @@ class S3Store final : public ObjectStore {
     return query;
   }
 
-  /// One request; a second one where the first taught us the region, the time, or that the
-  /// credentials are too old.
-  Result<Answer> Send(const Spec& spec, const CallContext& ctx) {
-    bool moved = false, corrected = false, renewed = false;
-    int redirects = 0;
-    std::string elsewhere;  // where a temporary redirect leads
-    for (;;) {
-      auto given = credentials_.Get(ctx);
-      if (!given) return Fail(std::move(given), UrlOf(spec.key));
-      const Endpoint endpoint = CurrentEndpoint();
-      const system_clock::duration correction = ClockCorrection();
-      LEAT_ASSIGN_OR_RETURN(Answer answer, Perform(spec, *given, endpoint, elsewhere, ctx));
-      elsewhere.clear();
-      if (answer.ok()) return answer;
-      if (spec.method == "HEAD") LEAT_RETURN_IF_ERROR(AskWhy(spec, *given, endpoint, answer, ctx));
-      const std::string_view code = answer.error.code;
+  bool IsV1() { return v1_.load(std::memory_order_relaxed); }
+  void NoteV1() { v1_.store(true, std::memory_order_relaxed); }
 
-      if (answer.response.status == 307 && redirects++ < 5) {
-        elsewhere = RedirectOf(endpoint.UrlOf(spec.key, QueryOf(spec)), answer);
-        if (!elsewhere.empty()) continue;
-      }
-      if (!moved && IsAboutRegion(answer.response, code)) {
-        moved = true;
-        if (SwitchRegion(endpoint, answer)) continue;
-      }
-      if (!corrected && code == "RequestTimeTooSkewed") {
-        corrected = true;
-        if (CorrectClock(answer.response, correction)) continue;
-      }
-      const bool is_over = given->expires && *given->expires <= Now();
-      if (!renewed && (IsAboutOldCredentials(code) || (code == "AccessDenied" && is_over))) {
-        renewed = true;
-        const auto is_new = [&](const Result<auth::Credentials>& next) {
-          return next && (next->access_key_id != given->access_key_id ||
-                          next->session_token != given->session_token);
-        };
-        // Another call may have renewed them meanwhile.
-        if (is_new(credentials_.Get(ctx))) continue;
-        credentials_.Invalidate();
-        if (is_new(credentials_.Get(ctx))) continue;
-      }
-      return answer;
-    }
-  }
-
-  static std::string QueryOf(const Spec& spec) {
-    if (spec.version_id.empty()) return spec.query;
-    return (spec.query.empty() ? "" : spec.query + "&") +
-           "versionId=" + net::PercentEncode(spec.version_id);
-  }
-
-  Result<Answer> Perform(const Spec& spec, const auth::Credentials& credentials,
-                         const Endpoint& endpoint, const std::string& url, const CallContext& ctx) {
-    net::HttpRequest request;
-    request.method = spec.method;
-    request.url = url.empty() ? endpoint.UrlOf(spec.key, QueryOf(spec)) : url;
-    request.headers = spec.headers;
-    request.body = spec.body;
-    request.ca_file = options_.ca_file;
-    if (options_.requester_pays) request.headers.Add("x-amz-request-payer", "requester");
-    LEAT_RETURN_IF_ERROR(auth::SignV4(request, credentials, {.region = endpoint.region()}, Now(),
-                                      spec.payload_sha256));
-    // What the callbacks fail with is the caller's own error, not one of the connection.
-    bool ours = false;
-    if (spec.on_response) {
-      request.on_response = [&](const net::HttpResponse& response) {
-        auto status = spec.on_response(response);
-        ours = ours || !status;
-        return status;
-      };
-    }
-    if (spec.sink) {
-      request.sink = [&](std::span<const std::byte> piece) {
-        auto status = spec.sink(piece);
-        ours = ours || !status;
-        return status;
-      };
-    }
-    auto response = http_.Perform(request, ctx);
-    if (!response && ours) return std::unexpected(std::move(response).error());
-    if (!response) return Fail(std::move(response), UrlOf(spec.key));
-    Answer answer{.response = *std::move(response)};
-    if (!answer.ok()) answer.error = ErrorOf(answer.response);
-    answer.asked = {.url = spec.key.empty() ? name_ : UrlOf(spec.key),
-                    .bucket = options_.bucket,
-                    .key = spec.key,
-                    .version_id = spec.version_id,
-                    .server = ServerName(),
-                    .region = endpoint.region(),
-                    .now = Now(),
-                    .anonymous = credentials.anonymous(),
-                    .provider = credentials.provider};
-    return answer;
-  }
-
-  /// The answer to a HEAD has no body that says why it failed; that to a GET of the first byte has.
-  Status AskWhy(const Spec& spec, const auth::Credentials& credentials, const Endpoint& endpoint,
-                Answer& answer, const CallContext& ctx) {
-    const int status = answer.response.status;
-    const bool may_tell = status == 400 || status == 401 || status == 403 || status == 404 ||
-                          (status == 301 && !answer.response.headers.Get("x-amz-bucket-region"));
-    if (!may_tell) return {};
-    Spec get = spec;
-    get.method = "GET";
-    get.headers = {};
-    get.headers.Add("Range", "bytes=0-0");
-    get.sink = [](std::span<const std::byte>) { return Status(); };
-    LEAT_ASSIGN_OR_RETURN(Answer told, Perform(get, credentials, endpoint, "", ctx));
-    if (told.response.status == status) answer = std::move(told);
-    return {};
-  }
-
-  /// Where a 307 leads; never from TLS to plain text, and with a signature to no strange host.
-  static std::string RedirectOf(const std::string& from, const Answer& answer) {
-    const auto base = net::ParseUrl(from);
-    const auto location = answer.response.headers.Get("Location");
-    if (!base || !location) return {};
-    const auto next = net::ResolveUrl(*base, *location);
-    if (!next || (base->scheme == "https" && next->scheme != "https")) return {};
-    if (next->host != base->host && !(IsAwsHost(next->host) && IsAwsHost(base->host))) return {};
-    return next->ToString();
-  }
-
-  /// False when the answer does not say which region, or says the one that was asked.
-  bool SwitchRegion(const Endpoint& asked, const Answer& answer) {
-    std::string region = answer.error.region;
-    if (region.empty()) region = Header(answer.response, "x-amz-bucket-region");
-    const auto other =
-        Endpoint::Make(options_.bucket, region, options_.endpoint, options_.addressing_style);
-    if (!other || region == asked.region()) return false;
-    const std::lock_guard lock(mutex_);
-    if (endpoint_.region() == asked.region()) endpoint_ = asked.InRegion(region);
-    return true;
-  }
-
-  /// Takes the server's time for ours from now on. False when it gave none, or the one that the
-  /// request was signed with.
-  bool CorrectClock(const net::HttpResponse& response, system_clock::duration used) {
-    const auto server = net::ParseHttpDate(Header(response, "Date"));
-    if (!server) return false;
-    const system_clock::duration correction = *server - clock_.Now();
-    if (std::chrono::abs(correction - used) < std::chrono::seconds(60)) return false;
-    const std::lock_guard lock(mutex_);
-    clock_correction_ = correction;
-    return true;
-  }
-  system_clock::duration ClockCorrection() {
-    const std::lock_guard lock(mutex_);
-    return clock_correction_;
-  }
-
-  system_clock::time_point Now() {
-    const auto now = clock_.Now();
-    const std::lock_guard lock(mutex_);
-    return now + clock_correction_;
-  }
-  Endpoint CurrentEndpoint() {
-    const std::lock_guard lock(mutex_);
-    return endpoint_;
-  }
-  bool IsV1() {
-    const std::lock_guard lock(mutex_);
-    return v1_;
-  }
-  void NoteV1() {
-    const std::lock_guard lock(mutex_);
-    v1_ = true;
-  }
-
-  const S3Options options_;
-  const std::string name_, identity_;
-  auth::CredentialProvider& credentials_;
-  net::HttpTransport& http_;
-  Clock& clock_;
-
-  /// Guards what answers have taught us.
-  std::mutex mutex_;
-  Endpoint endpoint_;
-  system_clock::duration clock_correction_{0};
-  bool v1_ = false;  ///< the server lists by version 1 only
+  S3Client client_;
+  std::atomic<bool> v1_{false};  ///< the server lists by version 1 only
 };
 
 }  // namespace

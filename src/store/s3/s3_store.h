@@ -14,7 +14,7 @@
 namespace leat::store::s3 {
 
 struct S3Options {
-  std::string bucket = {};
+  std::string bucket = {};  ///< empty: the service, good for Buckets alone
   std::string region = "us-east-1";
   std::string endpoint = {};          ///< "http://127.0.0.1:7480"; empty: AWS's own for the region
   std::string addressing_style = {};  ///< "path", "virtual", or "auto": virtual on AWS where the

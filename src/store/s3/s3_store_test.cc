@@ -78,7 +78,8 @@ StoreCase CaseOf(std::string name, Kind kind) {
           .make = [kind] { return MakeS3Subject(kind); },
           .has_buckets = true,
           .has_users = true,
-          .ignores_put_if_absent = kind == Kind::kVersioned};
+          .ignores_put_if_absent = kind == Kind::kVersioned,
+          .keeps_old_versions = kind == Kind::kVersioned};
 }
 
 INSTANTIATE_TEST_SUITE_P(Ceph, ObjectStoreSuite,

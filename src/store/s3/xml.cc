@@ -122,6 +122,67 @@ Result<Listing> ParseListing(std::string& document) {
   return listing;
 }
 
+namespace {
+
+Result<pugi::xml_node> Document(pugi::xml_document& xml, std::string_view text, const char* root) {
+  if (xml.load_buffer(text.data(), text.size(), kParse, pugi::encoding_utf8)) {
+    if (const pugi::xml_node found = RootNamed(xml, root)) return found;
+  }
+  return Fail(Errc::kCorrupt, std::string("the answer is no ") + root);
+}
+
+}  // namespace
+
+Result<std::string> ParseUpload(std::string_view document) {
+  pugi::xml_document xml;
+  LEAT_ASSIGN_OR_RETURN(const auto root, Document(xml, document, "InitiateMultipartUploadResult"));
+  std::string id = TextOf(root.child("UploadId"));
+  if (id.empty()) return Fail(Errc::kCorrupt, "the answer has no UploadId");
+  return id;
+}
+
+Result<PartsPage> ParseParts(std::string_view document) {
+  pugi::xml_document xml;
+  LEAT_ASSIGN_OR_RETURN(const auto root, Document(xml, document, "ListPartsResult"));
+  PartsPage page;
+  page.truncated = std::strcmp(root.child_value("IsTruncated"), "true") == 0;
+  for (const pugi::xml_node& node : root.children("Part")) {
+    const auto number = ParseDecimal(node.child_value("PartNumber"));
+    const auto size = ParseDecimal(node.child_value("Size"));
+    if (!number || !size) return Fail(Errc::kCorrupt, "a part has no number or no size");
+    page.parts.push_back({*number, *size, UnquoteEtag(TextOf(node.child("ETag")))});
+  }
+  if (page.truncated && page.parts.empty())
+    return Fail(Errc::kCorrupt, "the list of parts does not go on");
+  return page;
+}
+
+Result<std::vector<BucketInfo>> ParseBuckets(std::string_view document) {
+  pugi::xml_document xml;
+  LEAT_ASSIGN_OR_RETURN(const auto root, Document(xml, document, "ListAllMyBucketsResult"));
+  std::vector<BucketInfo> buckets;
+  for (const pugi::xml_node& node : root.child("Buckets").children("Bucket")) {
+    BucketInfo info;
+    info.name = TextOf(node.child("Name"));
+    info.created = net::ParseIsoDate(node.child_value("CreationDate"));
+    if (info.name.empty()) return Fail(Errc::kCorrupt, "a bucket has no name");
+    buckets.push_back(std::move(info));
+  }
+  std::ranges::sort(buckets, {}, &BucketInfo::name);
+  return buckets;
+}
+
+Result<std::string> ParseResultEtag(std::string_view document) {
+  pugi::xml_document xml;
+  if (xml.load_buffer(document.data(), document.size(), kParse, pugi::encoding_utf8)) {
+    for (const char* name : {"CompleteMultipartUploadResult", "CopyObjectResult"}) {
+      if (const pugi::xml_node root = RootNamed(xml, name))
+        return UnquoteEtag(TextOf(root.child("ETag")));
+    }
+  }
+  return Fail(Errc::kCorrupt, "the answer has no etag");
+}
+
 std::optional<S3Error> ParseError(std::string_view document) {
   pugi::xml_document xml;
   if (!xml.load_buffer(document.data(), document.size(), kParse, pugi::encoding_utf8)) {

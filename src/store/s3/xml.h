@@ -26,6 +26,18 @@ struct Listing {
 /// or size. Order is the caller's to check.
 Result<Listing> ParseListing(std::string& document);
 
+/// The UploadId of an InitiateMultipartUploadResult.
+Result<std::string> ParseUpload(std::string_view document);
+/// A page of a ListPartsResult.
+struct PartsPage {
+  std::vector<Part> parts;
+  bool truncated = false;
+};
+Result<PartsPage> ParseParts(std::string_view document);
+Result<std::vector<BucketInfo>> ParseBuckets(std::string_view document);
+/// The etag in a CompleteMultipartUploadResult or a CopyObjectResult.
+Result<std::string> ParseResultEtag(std::string_view document);
+
 struct S3Error {
   std::string code;      ///< "NoSuchKey"
   std::string message;   ///< for people, in the server's words

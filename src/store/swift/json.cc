@@ -1,0 +1,101 @@
+#include "store/swift/json.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "net/url.h"
+#include "store/http_answer.h"
+
+namespace leat::store::swift {
+namespace {
+
+using nlohmann::json;
+
+json Parse(std::string_view text) { return json::parse(text, nullptr, /*allow_exceptions=*/false); }
+
+std::string Text(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+std::optional<std::uint64_t> Number(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_number_unsigned()) return std::nullopt;
+  return found->get<std::uint64_t>();
+}
+
+/// Swift's dates are UTC and do not say so.
+std::optional<std::chrono::system_clock::time_point> DateOf(std::string text) {
+  if (text.empty()) return std::nullopt;
+  if (!text.ends_with('Z')) text += 'Z';
+  return net::ParseIsoDate(text);
+}
+
+}  // namespace
+
+Result<Listing> ParseListing(std::string_view document) {
+  const json entries = Parse(document);
+  if (!entries.is_array()) return Fail(Errc::kCorrupt, "the listing is no JSON array");
+  Listing listing;
+  listing.objects.reserve(entries.size());
+  for (const json& entry : entries) {
+    if (!entry.is_object()) return Fail(Errc::kCorrupt, "the listing has an entry that is none");
+    ObjectInfo info;
+    info.key = Text(entry, "name");
+    const auto size = Number(entry, "bytes");
+    if (info.key.empty() || !size)
+      return Fail(Errc::kCorrupt, "the listing has an entry without a name or a size");
+    info.size = *size;
+    info.modified = DateOf(Text(entry, "last_modified"));
+    // "hash" is that of a static large object's manifest; the object's own is beside it.
+    const std::string whole = Text(entry, "slo_etag");
+    info.version.etag = UnquoteEtag(whole.empty() ? Text(entry, "hash") : whole);
+    if (info.size == 0 && Text(entry, "content_type") != "application/directory")
+      listing.empty.push_back(listing.objects.size());
+    listing.objects.push_back(std::move(info));
+  }
+  return listing;
+}
+
+Result<std::vector<BucketInfo>> ParseContainers(std::string_view document) {
+  const json entries = Parse(document);
+  if (!entries.is_array()) return Fail(Errc::kCorrupt, "the list of containers is no JSON array");
+  std::vector<BucketInfo> out;
+  for (const json& entry : entries) {
+    if (!entry.is_object() || Text(entry, "name").empty())
+      return Fail(Errc::kCorrupt, "the list has a container without a name");
+    BucketInfo info;
+    info.name = Text(entry, "name");
+    info.created = DateOf(Text(entry, "last_modified"));
+    info.objects = Number(entry, "count");
+    info.bytes = Number(entry, "bytes");
+    out.push_back(std::move(info));
+  }
+  return out;
+}
+
+std::string WriteManifest(const std::vector<Segment>& segments) {
+  json out = json::array();
+  for (const Segment& segment : segments) {
+    out.push_back({{"path", segment.path}, {"etag", segment.etag}, {"size_bytes", segment.size}});
+  }
+  return out.dump();
+}
+
+Result<std::string> ParseBulkErrors(std::string_view document) {
+  const json answer = Parse(document);
+  if (!answer.is_object()) return Fail(Errc::kCorrupt, "the answer is no JSON object");
+  if (const auto errors = answer.find("Errors"); errors != answer.end() && errors->is_array()) {
+    for (const json& error : *errors) {
+      if (error.is_array() && error.size() == 2 && error[0].is_string() && error[1].is_string())
+        return Printable(error[0].get<std::string>() + ": " + error[1].get<std::string>());
+    }
+  }
+  const std::string status = Text(answer, "Response Status");
+  if (status.starts_with('2')) return std::string();
+  return status.empty() ? "no status" : Printable(status + " " + Text(answer, "Response Body"));
+}
+
+}  // namespace leat::store::swift

@@ -1,0 +1,523 @@
+#include "store/swift/swift_store.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "net/url.h"
+#include "store/http_answer.h"
+#include "store/swift/json.h"
+
+namespace leat::store::swift {
+namespace {
+
+constexpr std::size_t kPage = 10'000;  // a server's usual container_listing_limit
+constexpr std::string_view kSegments = "_segments";
+
+/// A request before it has a host and a token.
+struct Spec {
+  std::string method = "GET";
+  std::string path = {};  ///< "container/object", encoded
+  std::string query = {};
+  net::Headers headers = {};
+  std::span<const std::byte> body = {};
+  std::function<Status(const net::HttpResponse&)> on_response = {};
+  Sink sink = {};
+};
+
+std::string Header(const net::HttpResponse& response, std::string_view name) {
+  return std::string(response.headers.Get(name).value_or(""));
+}
+
+bool Ok(const net::HttpResponse& response) { return response.status / 100 == 2; }
+
+bool IsLarge(const net::HttpResponse& response) {
+  return Lower(Header(response, "X-Static-Large-Object")) == "true" ||
+         response.headers.Get("X-Object-Manifest").has_value();
+}
+
+Version VersionOf(const net::HttpResponse& response) {
+  Version version{.etag = UnquoteEtag(Header(response, "ETag")),
+                  .version_id = Header(response, "X-Object-Version-Id")};
+  if (version.version_id == "null") version.version_id.clear();
+  return version;
+}
+
+ObjectInfo InfoOf(std::string_view key, const net::HttpResponse& response) {
+  ObjectInfo info;
+  info.key = key;
+  info.version = VersionOf(response);
+  info.modified = net::ParseHttpDate(Header(response, "Last-Modified"));
+  for (const auto& [name, value] : response.headers.fields()) {
+    constexpr std::string_view kMeta = "x-object-meta-";
+    std::string lower = Lower(name);
+    if (lower.starts_with(kMeta)) info.metadata[lower.substr(kMeta.size())] = value;
+  }
+  return info;
+}
+
+/// The etag of a plain object is its MD5; a large object's is made of its segments'.
+std::optional<digest::Expected> ExpectedOf(const net::HttpResponse& response) {
+  const std::string etag = UnquoteEtag(Header(response, "ETag"));
+  if (IsLarge(response) || etag.size() != 32 || !digest::CanHash(digest::Kind::kMd5))
+    return std::nullopt;
+  auto md5 = FromHex(etag);
+  if (!md5) return std::nullopt;
+  return digest::Expected{digest::Kind::kMd5, *std::move(md5)};
+}
+
+std::string Md5Hex(std::span<const std::byte> bytes) {
+  digest::Hasher md5(digest::Kind::kMd5);
+  md5.Update(bytes);
+  return ToHex(AsBytes(md5.Finish()));
+}
+
+class SwiftStore final : public ObjectStore {
+ public:
+  SwiftStore(SwiftOptions options, auth::CredentialProvider& credentials, net::HttpTransport& http,
+             Clock& clock)
+      : options_(std::move(options)),
+        name_("swift://" + options_.container),
+        identity_(options_.account + " " + name_),
+        credentials_(credentials),
+        http_(http),
+        clock_(clock) {}
+
+  std::string_view Describe() const override { return name_; }
+  std::string_view Identity() const override { return identity_; }
+  Capabilities capabilities() const override {
+    return {.list = true,
+            .ranges = true,
+            .versions = true,
+            .conditional_read = true,
+            .put = true,
+            .put_if_absent = true,
+            .metadata = true,
+            .copy = true,
+            .buckets = true,
+            .any_key = true};
+  }
+
+  Result<ObjectInfo> Stat(std::string_view key, std::string_view version_id,
+                          const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    LEAT_ASSIGN_OR_RETURN(
+        const net::HttpResponse response,
+        Send({.method = "HEAD", .path = PathOf(key), .query = VersionQuery(version_id)}, key, ctx));
+    if (!Ok(response)) return Explain(key, response);
+    LEAT_RETURN_IF_ERROR(CheckIsSwift(response, key));
+    const auto size = ParseDecimal(Header(response, "Content-Length"));
+    if (!size) return Fail(Errc::kCorrupt, UrlOf(key) + ": the server did not say how large it is");
+    ObjectInfo info = InfoOf(key, response);
+    info.size = *size;
+    info.expected = ExpectedOf(response);
+    return info;
+  }
+
+  Status Read(std::string_view key, const ReadOptions& options, const Sink& sink,
+              const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    RangeDelivery delivery(UrlOf(key), options);
+    if (delivery.asks_nothing()) return ReadNothing(key, options, ctx);
+    const Version& pin = options.if_version;
+    Spec spec{.path = PathOf(key), .query = VersionQuery(pin.version_id)};
+    delivery.AddHeader(spec.headers);
+    if (!pin.etag.empty() && !pin.weak()) spec.headers.Add("If-Match", QuoteEtag(pin.etag));
+    spec.on_response = [&](const net::HttpResponse& response) -> Status {
+      LEAT_RETURN_IF_ERROR(CheckIsSwift(response, key));
+      ObjectInfo info = InfoOf(key, response);
+      if (!SameVersion(pin, info.version)) return FailReplaced(UrlOf(key), pin, info.version);
+      LEAT_RETURN_IF_ERROR(delivery.Begin(response));
+      if (!delivery.size())
+        return Fail(Errc::kCorrupt, UrlOf(key) + ": the server did not say how large it is");
+      info.size = *delivery.size();
+      info.expected = ExpectedOf(response);
+      return options.on_info ? options.on_info(info) : Status();
+    };
+    spec.sink = [&](std::span<const std::byte> piece) { return delivery.Take(piece, sink); };
+    auto response = Send(spec, key, ctx);
+    if (!response && delivery.enough()) return {};
+    if (!response) return std::unexpected(std::move(response).error());
+    if (Ok(*response)) return delivery.End();
+    if (response->status == 416) return ReadNothing(key, options, ctx);
+    if (response->status == 412) {
+      const auto now = Stat(key, pin.version_id, ctx);
+      if (now) return FailReplaced(UrlOf(key), pin, now->version);
+      return Fail(Errc::kConflict, UrlOf(key) + " was replaced while it was read (" + NameOf(pin) +
+                                       " was asked for)");
+    }
+    return Explain(key, *response);
+  }
+
+  Result<ListPage> List(std::string_view prefix, const ListOptions& options,
+                        const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckContainer());
+    // One more is asked for than is wanted: whether it is there tells whether this is the end.
+    const std::size_t most = kPage - 1;
+    const std::size_t wanted = options.max_keys == 0 ? most : std::min(options.max_keys, most);
+    Spec spec{.path = net::PercentEncode(options_.container)};
+    spec.query = fmt::format("format=json&limit={}", wanted + 1);
+    if (!prefix.empty()) spec.query += "&prefix=" + net::PercentEncode(prefix);
+    if (!options.start_after.empty())
+      spec.query += "&marker=" + net::PercentEncode(options.start_after);
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, prefix, ctx));
+    if (!Ok(response)) return Explain("", response);
+    if (response.status == 204) return ListPage{};
+    auto listing = ParseListing(response.body);
+    if (!listing) return Fail(std::move(listing), UrlOf(prefix));
+    ListPage page;
+    page.objects = std::move(listing->objects);
+    std::string_view before = options.start_after;
+    for (const ObjectInfo& info : page.objects) {
+      if (!info.key.starts_with(prefix)) {
+        return Fail(Errc::kCorrupt, UrlOf(prefix) + ": the listing has the key \"" +
+                                        Printable(info.key) + "\" outside of it");
+      }
+      if (info.key <= before && !before.empty()) {
+        return Fail(Errc::kCorrupt, UrlOf(prefix) + ": the listing is out of order at \"" +
+                                        Printable(info.key) + "\"");
+      }
+      before = info.key;
+    }
+    // Swift refuses a limit above its own; others (Ceph) cut it down, to thousands.
+    page.truncated =
+        page.objects.size() > wanted || (!page.objects.empty() && page.objects.size() % 1000 == 0);
+    if (page.objects.size() > wanted) page.objects.resize(wanted);
+    if (page.truncated) page.next_after = page.objects.back().key;
+    // A dynamic large object is listed without its size.
+    for (const std::size_t i : listing->empty) {
+      if (i >= page.objects.size()) break;
+      auto whole = Stat(page.objects[i].key, "", ctx);
+      if (!whole && whole.error().code() == Errc::kNotFound) continue;
+      if (!whole) return std::unexpected(std::move(whole).error());
+      page.objects[i].size = whole->size;
+      page.objects[i].version.etag = whole->version.etag;
+    }
+    return page;
+  }
+
+  Result<Version> Put(std::string_view key, std::span<const std::byte> body,
+                      const PutOptions& options, const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    Spec spec{.method = "PUT", .path = PathOf(key), .body = body};
+    AddMetadata(spec, options.metadata);
+    if (options.if_absent) spec.headers.Add("If-None-Match", "*");
+    return PutBody(std::move(spec), key, ctx);
+  }
+
+  Status Remove(std::string_view key, const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    // The segments of a large object go with it, and only whoever asks knows that it is one.
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse head,
+                          Send({.method = "HEAD", .path = PathOf(key)}, key, ctx));
+    if (head.status == 404) return {};
+    Spec spec{.method = "DELETE", .path = PathOf(key)};
+    if (Lower(Header(head, "X-Static-Large-Object")) == "true") {
+      spec.query = "multipart-manifest=delete";
+      spec.headers.Add("Accept", "application/json");
+    }
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    if (response.status == 404) return {};
+    if (!Ok(response)) return Explain(key, response);
+    if (spec.query.empty()) return {};
+    LEAT_ASSIGN_OR_RETURN(const std::string wrong, ParseBulkErrors(response.body));
+    if (wrong.empty() || wrong.starts_with("404")) return {};
+    return Fail(Errc::kUnavailable,
+                UrlOf(key) + " was not removed with all its segments: " + wrong);
+  }
+
+  // https://docs.openstack.org/swift/latest/overview_large_objects.html
+  UploadLimits upload_limits() const override {
+    return {.max_put = 5 * kGiB, .min_part = kMiB, .max_part = 5 * kGiB, .max_parts = 1000};
+  }
+
+  Result<std::string> BeginUpload(std::string_view key, const PutOptions&,
+                                  const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    // Nothing is begun at the server but the place. As rclone lays it out: a time makes it unique.
+    LEAT_RETURN_IF_ERROR(MakeContainer(SegmentsContainer(), ctx));
+    const auto ns =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(clock_.Now().time_since_epoch())
+            .count();
+    return fmt::format("{}.{:09}", ns / 1'000'000'000, ns % 1'000'000'000);
+  }
+
+  Result<Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
+                       std::span<const std::byte> body, const CallContext& ctx) override {
+    Spec spec{.method = "PUT", .path = SegmentPath(key, upload, number), .body = body};
+    LEAT_ASSIGN_OR_RETURN(const Version version, PutBody(std::move(spec), key, ctx));
+    return Part{number, body.size(), version.etag};
+  }
+
+  Result<std::vector<Part>> UploadedParts(std::string_view key, std::string_view upload,
+                                          const CallContext& ctx) override {
+    const std::string prefix = fmt::format("{}/{}/", key, upload);
+    Spec spec{.path = net::PercentEncode(SegmentsContainer())};
+    spec.query = fmt::format("format=json&limit={}&prefix={}", kPage, net::PercentEncode(prefix));
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    if (!Ok(response)) return Explain("", response);
+    std::vector<Part> parts;
+    if (response.status == 204) return parts;
+    auto listing = ParseListing(response.body);
+    if (!listing) return Fail(std::move(listing), UrlOf(key));
+    for (const ObjectInfo& info : listing->objects) {
+      const auto number = ParseDecimal(std::string_view(info.key).substr(prefix.size()));
+      if (number) parts.push_back({*number, info.size, info.version.etag});
+    }
+    return parts;
+  }
+
+  Result<Version> CompleteUpload(std::string_view key, std::string_view upload,
+                                 std::span<const Part> parts, const PutOptions& options,
+                                 const CallContext& ctx) override {
+    std::vector<Segment> segments;
+    std::string etags;
+    for (const Part& part : parts) {
+      segments.push_back(
+          {fmt::format("/{}/{}/{}/{:08}", SegmentsContainer(), key, upload, part.number), part.etag,
+           part.size});
+      etags += part.etag;
+    }
+    const std::string manifest = WriteManifest(segments);
+    Spec spec{.method = "PUT",
+              .path = PathOf(key),
+              .query = "multipart-manifest=put",
+              .body = AsBytes(manifest)};
+    AddMetadata(spec, options.metadata);
+    if (options.if_absent) spec.headers.Add("If-None-Match", "*");
+    // The server checks each segment against the manifest, and all of them against this.
+    spec.headers.Add("ETag", Md5Hex(AsBytes(etags)));
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    if (response.status == 412 && options.if_absent)
+      return Fail(Errc::kConflict, UrlOf(key) + " exists already");
+    if (!Ok(response)) return Explain(key, response);
+    return VersionOf(response);
+  }
+
+  Status AbortUpload(std::string_view key, std::string_view upload,
+                     const CallContext& ctx) override {
+    LEAT_ASSIGN_OR_RETURN(const std::vector<Part> parts, UploadedParts(key, upload, ctx));
+    for (const Part& part : parts) {
+      LEAT_ASSIGN_OR_RETURN(
+          const net::HttpResponse response,
+          Send({.method = "DELETE", .path = SegmentPath(key, upload, part.number)}, key, ctx));
+      if (!Ok(response) && response.status != 404) return Explain(key, response);
+    }
+    return {};
+  }
+
+  Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
+                           const Version& if_version, std::string_view key,
+                           const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    Spec spec{.method = "PUT", .path = PathOf(key)};
+    spec.headers.Add("X-Copy-From",
+                     "/" + net::PercentEncode(bucket) + "/" + net::PercentEncode(source, true));
+    if (!if_version.version_id.empty()) spec.query = VersionQuery(if_version.version_id);
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    if (!Ok(response)) return Explain(key, response);
+    const Version made = VersionOf(response);
+    // The source's etag is not a condition that the server takes.
+    if (!if_version.etag.empty() && made.etag != if_version.etag) {
+      return Fail(Errc::kConflict, "swift://" + std::string(bucket) + "/" + Printable(source) +
+                                       " was replaced meanwhile, or is a large object");
+    }
+    return made;
+  }
+
+  Status MakeBucket(const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckContainer());
+    return MakeContainer(options_.container, ctx);
+  }
+
+  Status RemoveBucket(const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckContainer());
+    LEAT_ASSIGN_OR_RETURN(
+        const net::HttpResponse response,
+        Send({.method = "DELETE", .path = net::PercentEncode(options_.container)}, "", ctx));
+    if (Ok(response) || response.status == 404) return {};
+    if (response.status == 409) return Fail(Errc::kConflict, name_ + " is not empty");
+    return Explain("", response);
+  }
+
+  Result<std::vector<BucketInfo>> Buckets(const CallContext& ctx) override {
+    std::vector<BucketInfo> all;
+    for (;;) {
+      Spec spec{.query = fmt::format("format=json&limit={}", kPage)};
+      if (!all.empty()) spec.query += "&marker=" + net::PercentEncode(all.back().name);
+      LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, "", ctx));
+      if (!Ok(response)) return Explain("", response);
+      if (response.status == 204) return all;
+      auto page = ParseContainers(response.body);
+      if (!page) return Fail(std::move(page), options_.account);
+      if (page->empty()) return all;
+      if (!all.empty() && page->front().name <= all.back().name)
+        return Fail(Errc::kCorrupt, options_.account + ": the list of containers does not go on");
+      std::ranges::move(*page, std::back_inserter(all));
+    }
+  }
+
+ private:
+  Status CheckContainer() const {
+    if (options_.container.empty()) return Fail(Errc::kInvalid, "swift://: name a container");
+    return {};
+  }
+  Status CheckKey(std::string_view key) const {
+    if (key.empty()) return Fail(Errc::kInvalid, name_ + ": a key must not be empty");
+    return CheckContainer();
+  }
+
+  std::string PathOf(std::string_view key) const {
+    return net::PercentEncode(options_.container) + "/" + net::PercentEncode(key, true);
+  }
+  std::string SegmentsContainer() const { return options_.container + std::string(kSegments); }
+  std::string SegmentPath(std::string_view key, std::string_view upload, std::size_t number) const {
+    return net::PercentEncode(SegmentsContainer()) + "/" + net::PercentEncode(key, true) +
+           fmt::format("/{}/{:08}", upload, number);
+  }
+  static std::string VersionQuery(std::string_view version_id) {
+    return version_id.empty() ? "" : "version-id=" + net::PercentEncode(version_id);
+  }
+  static void AddMetadata(Spec& spec, const Metadata& metadata) {
+    for (const auto& [name, value] : metadata) spec.headers.Add("X-Object-Meta-" + name, value);
+  }
+
+  Status MakeContainer(const std::string& container, const CallContext& ctx) {
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response,
+                          Send({.method = "PUT", .path = net::PercentEncode(container)}, "", ctx));
+    return Ok(response) ? Status() : Explain("", response);
+  }
+
+  /// The server holds the body to its MD5, and says what it has.
+  Result<Version> PutBody(Spec spec, std::string_view key, const CallContext& ctx) {
+    std::string md5;
+    if (digest::CanHash(digest::Kind::kMd5)) {
+      md5 = Md5Hex(spec.body);
+      spec.headers.Add("ETag", md5);
+    }
+    spec.headers.Add("Content-Type", "application/octet-stream");
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    if (response.status == 412 && spec.headers.Get("If-None-Match"))
+      return Fail(Errc::kConflict, UrlOf(key) + " exists already");
+    if (!Ok(response)) return Explain(key, response);
+    LEAT_RETURN_IF_ERROR(CheckIsSwift(response, key));
+    Version version = VersionOf(response);
+    if (!md5.empty() && version.etag != md5)
+      return Fail(Errc::kUnavailable, UrlOf(key) + " arrived damaged at the server");
+    return version;
+  }
+
+  Status CheckIsSwift(const net::HttpResponse& response, std::string_view key) const {
+    if (response.headers.Get("ETag")) return {};
+    return Fail(Errc::kInvalid, UrlOf(key) +
+                                    ": the server does not speak Swift: its answer has no "
+                                    "ETag" +
+                                    WhatItAnswered(response));
+  }
+
+  Status ReadNothing(std::string_view key, const ReadOptions& options, const CallContext& ctx) {
+    LEAT_ASSIGN_OR_RETURN(const ObjectInfo info, Stat(key, options.if_version.version_id, ctx));
+    if (!SameVersion(options.if_version, info.version))
+      return FailReplaced(UrlOf(key), options.if_version, info.version);
+    if (options.length > 0 && options.offset < info.size) {
+      return Fail(Errc::kUnavailable,
+                  fmt::format("{}: the server says that there is nothing at byte {} of {}",
+                              UrlOf(key), options.offset, info.size));
+    }
+    return options.on_info ? options.on_info(info) : Status();
+  }
+
+  /// One request; a second one where the token was too old.
+  Result<net::HttpResponse> Send(const Spec& spec, std::string_view key, const CallContext& ctx) {
+    for (bool renewed = false;; renewed = true) {
+      auto given = credentials_.Get(ctx);
+      if (!given) return Fail(std::move(given), UrlOf(key));
+      net::HttpRequest request;
+      request.method = spec.method;
+      request.url = given->endpoint + (spec.path.empty() ? "" : "/" + spec.path) +
+                    (spec.query.empty() ? "" : "?" + spec.query);
+      request.headers = spec.headers;
+      if (!given->session_token.empty()) request.headers.Add("X-Auth-Token", given->session_token);
+      request.body = spec.body;
+      request.ca_file = options_.ca_file;
+      // What the callbacks fail with is the caller's own error, not one of the connection.
+      bool ours = false;
+      if (spec.on_response) {
+        request.on_response = [&](const net::HttpResponse& response) {
+          auto status = spec.on_response(response);
+          ours = ours || !status;
+          return status;
+        };
+      }
+      if (spec.sink) {
+        request.sink = [&](std::span<const std::byte> piece) {
+          auto status = spec.sink(piece);
+          ours = ours || !status;
+          return status;
+        };
+      }
+      auto response = http_.Perform(request, ctx);
+      if (!response && ours) return std::unexpected(std::move(response).error());
+      if (!response) return Fail(std::move(response), UrlOf(key));
+      if (response->status != 401 || renewed || given->session_token.empty()) return response;
+      credentials_.Invalidate();
+    }
+  }
+
+  /// Why the store did not do it.
+  std::unexpected<Error> Explain(std::string_view key, const net::HttpResponse& response) {
+    NoteRetryAfter(response, clock_.Now());
+    const std::string url = key.empty() ? name_ : UrlOf(key);
+    const std::string server = options_.account.substr(0, options_.account.find(' '));
+    switch (response.status) {
+      case 401:
+      case 403:
+        return Fail(Errc::kDenied,
+                    fmt::format("{}: access denied by the object store of {}", url, server));
+      case 404:
+        if (key.empty()) return Fail(Errc::kNotFound, url + ": there is no such container");
+        return Fail(Errc::kNotFound, url + " does not exist");
+      case 412:
+        return Fail(Errc::kInvalid, url + ": the server does not take that name (412)");
+      case 413:
+        return Fail(Errc::kInvalid, url + ": it is too large, or the account is full (413)");
+      case 422:
+        return Fail(Errc::kUnavailable, url + " arrived damaged at the server (422)");
+      case 408:
+      case 429:
+      case 498:
+        return Fail(Errc::kUnavailable,
+                    fmt::format("{}: the server answered {}", url, response.status));
+      default:
+        break;
+    }
+    std::string said = response.body.substr(0, 200);
+    if (said.find('<') != std::string::npos) said.clear();
+    return Fail(response.status >= 500 ? Errc::kUnavailable : Errc::kInvalid,
+                fmt::format("{}: the server answered {}{}{}", url, response.status,
+                            said.empty() ? "" : ": ", Printable(said)));
+  }
+
+  const SwiftOptions options_;
+  const std::string name_, identity_;
+  auth::CredentialProvider& credentials_;
+  net::HttpTransport& http_;
+  Clock& clock_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ObjectStore>> MakeSwiftStore(SwiftOptions options,
+                                                    auth::CredentialProvider& credentials,
+                                                    net::HttpTransport& http, Clock& clock) {
+  if (options.container.find('/') != std::string::npos || options.container.size() > 256)
+    return Fail(Errc::kInvalid, "swift://" + Printable(options.container) +
+                                    ": a container's name has no \"/\" and at most 256 bytes");
+  return std::make_unique<SwiftStore>(std::move(options), credentials, http, clock);
+}
+
+}  // namespace leat::store::swift
