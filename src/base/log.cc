@@ -63,6 +63,10 @@ void Note(std::string_view line) {
   if (!g_quiet) WriteLine(line);
 }
 
+void NoteOnce(std::string_view topic, std::string_view line) {
+  if (!g_quiet) SayOnce(topic, line);
+}
+
 void SetQuiet(bool quiet) { g_quiet = quiet; }
 
 void Progress(std::string_view line) {

@@ -16,6 +16,7 @@ void SayOnce(std::string_view topic, std::string_view line);
 /// As Say, but silent after SetQuiet(true): for summaries and progress, never for errors.
 void Note(std::string_view line);
 void SetQuiet(bool quiet);
+void NoteOnce(std::string_view topic, std::string_view line);
 /// A live status line where stderr is a terminal (overwritten by the next one; "" removes it), a
 /// line every few seconds elsewhere. Silent after SetQuiet(true).
 void Progress(std::string_view line);

@@ -187,7 +187,7 @@ Status DoList(const SourceCommand& command) {
     Show(command, items);
     return {};
   }
-  const bool folder = source->spec.source.kind == job::Source::Kind::kS3 &&
+  const bool folder = source->spec.source.in_bucket() &&
                       (source->spec.source.key.empty() || source->spec.source.key.ends_with('/'));
   if (folder && !command.recursive) {
     LEAT_RETURN_IF_ERROR(ListLevel(*source, add));
@@ -275,7 +275,7 @@ Status DoCat(const SourceCommand& command) {
     }
   }
   const job::Source& where = source->spec.source;
-  if (where.kind == job::Source::Kind::kS3 && (where.key.empty() || where.key.ends_with('/'))) {
+  if (where.in_bucket() && (where.key.empty() || where.key.ends_with('/'))) {
     return Fail(Errc::kInvalid, source->url() + " is a folder; cat shows one object");
   }
   LEAT_ASSIGN_OR_RETURN(const job::SnapshotFile taken, Take(*source));

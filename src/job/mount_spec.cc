@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
+#include "job/rclone_remote.h"
 #include "net/url.h"
 
 namespace leat::job {
@@ -61,7 +63,7 @@ constexpr std::array kOptions = {
     OptionName{"profile", true, true},  OptionName{"region", true, true},
     OptionName{"endpoint", true, true}, OptionName{"expand", true, false},
     OptionName{"volume", true, false},  OptionName{"size", true, false},
-    OptionName{"remote", true, false},
+    OptionName{"remote", true, true},
 };
 
 const OptionName* KnownOption(std::string_view word) {
@@ -117,12 +119,13 @@ Status CheckTogether(const MountSpec& spec) {
                                             spec.source.ForMessages(), option, kinds));
   };
   const bool s3 = spec.source.kind == Source::Kind::kS3;
-  LEAT_RETURN_IF_ERROR(only(!spec.etag.empty(), "etag", !local, "s3:// and https:// sources"));
-  LEAT_RETURN_IF_ERROR(only(!spec.version.empty(), "version", s3, "s3:// sources"));
+  const bool bucket = spec.source.in_bucket();
+  LEAT_RETURN_IF_ERROR(only(!spec.etag.empty(), "etag", !local, "sources in stores and https://"));
+  LEAT_RETURN_IF_ERROR(only(!spec.version.empty(), "version", bucket, "s3:// and swift:// sources"));
   LEAT_RETURN_IF_ERROR(only(!spec.profile.empty(), "profile", s3, "s3:// sources"));
-  LEAT_RETURN_IF_ERROR(only(!spec.region.empty(), "region", s3, "s3:// sources"));
+  LEAT_RETURN_IF_ERROR(only(!spec.region.empty(), "region", bucket, "s3:// and swift:// sources"));
   LEAT_RETURN_IF_ERROR(only(!spec.endpoint.empty(), "endpoint", s3, "s3:// sources"));
-  LEAT_RETURN_IF_ERROR(only(spec.anonymous, "anon", s3, "s3:// sources"));
+  LEAT_RETURN_IF_ERROR(only(spec.anonymous, "anon", bucket, "s3:// and swift:// sources"));
   LEAT_RETURN_IF_ERROR(only(spec.requester_pays, "requester_pays", s3, "s3:// sources"));
   if (spec.anonymous && !spec.profile.empty())
     return Fail(Errc::kInvalid, "anon and profile= exclude each other");
@@ -152,20 +155,22 @@ Result<Source> ParseSource(std::string_view text) {
     }
     const std::size_t colon = text.find(':');
     if (colon != std::string_view::npos && colon < text.find('/') && !LooksLikeSource(text)) {
-      return Fail(Errc::kInvalid,
-                  fmt::format("{}: remotes of rclone's configuration are not supported by this "
-                              "version; use an s3://, "
-                              "https:// or file:// URL, or ./ in front for a file of that name",
-                              net::Redacted(text)));
+      out.kind = Source::Kind::kRemote;
+      out.bucket = text.substr(0, colon);
+      out.key = text.substr(colon + 1);
+      if (!config::IsRemoteName(out.bucket)) {
+        return Fail(Errc::kInvalid,
+                    fmt::format("{}: neither a remote of rclone's configuration (NAME:path) nor a "
+                                "URL; write ./ in front of a file of that name",
+                                net::Redacted(text)));
+      }
+      return out;
     }
     out.path = text;
     return out;
   }
   const std::string_view rest = text.substr(scheme->size() + 3);
-  std::string lower(*scheme);
-  std::ranges::transform(lower, lower.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  });
+  const std::string lower = Lower(*scheme);
   if (lower == "file") {
     if (!rest.starts_with('/'))
       return Fail(Errc::kInvalid, fmt::format("{}: a file:// URL has three slashes (file:///path)",
@@ -173,27 +178,24 @@ Result<Source> ParseSource(std::string_view text) {
     out.path = rest;
     return out;
   }
-  if (lower == "s3") {
-    out.kind = Source::Kind::kS3;
+  if (lower == "s3" || lower == "swift") {
+    out.kind = lower == "s3" ? Source::Kind::kS3 : Source::Kind::kSwift;
     const std::size_t slash = std::min(rest.find('/'), rest.size());
     out.bucket = rest.substr(0, slash);
     out.key = rest.substr(std::min(slash + 1, rest.size()));
-    if (out.bucket.empty())
-      return Fail(Errc::kInvalid,
-                  fmt::format("{}: the bucket's name is missing (s3://bucket/prefix)",
-                              net::Redacted(text)));
+    if (out.bucket.empty() && !out.key.empty()) LEAT_RETURN_IF_ERROR(CheckBucket(out));
     // (AWS's secrets may hold a '/'.)
     const bool key_pair = (rest.starts_with("AKIA") || rest.starts_with("ASIA")) &&
                           rest.find(':') < slash && rest.find('@') != std::string_view::npos;
     if (const std::size_t at = key_pair ? 0 : out.bucket.rfind('@'); at != std::string::npos) {
       if (key_pair) out.bucket = rest.substr(rest.rfind('@'));
       return Fail(Errc::kInvalid,
-                  fmt::format("s3://...{}: a URL is no place for keys; leave them to the "
-                              "environment or a profile (profile=)",
-                              Printable(std::string_view(out.bucket).substr(at))));
+                  fmt::format("{}://...{}: a URL is no place for keys; leave them to the "
+                              "environment, a profile or a remote",
+                              lower, Printable(std::string_view(out.bucket).substr(at))));
     }
     if (out.key.size() > 1024)
-      return Fail(Errc::kInvalid, "the key is longer than S3's 1,024 bytes");
+      return Fail(Errc::kInvalid, "the key is longer than a store's 1,024 bytes");
     return out;
   }
   if (lower == "http" || lower == "https") {
@@ -212,12 +214,32 @@ Result<Source> ParseSource(std::string_view text) {
     }
     return out;
   }
-  return Fail(Errc::kInvalid, fmt::format("{}: there is no scheme \"{}://\" (s3://, https://, "
-                                          "http://, file:// and paths are known)",
+  return Fail(Errc::kInvalid, fmt::format("{}: there is no scheme \"{}://\" (s3://, swift://, "
+                                          "https://, http://, file://, NAME: of an rclone.conf "
+                                          "and paths are known)",
                                           net::Redacted(text), *scheme));
 }
 
-Result<MountSpec> ParseSourceWithOptions(std::string_view text) {
+Status CheckBucket(const Source& source) {
+  if (!source.in_bucket() || !source.bucket.empty()) return {};
+  if (source.remote != nullptr) {
+    return Fail(Errc::kInvalid, fmt::format("{}: the {} is missing ({}:{}/prefix)",
+                                            source.ForMessages(),
+                                            source.kind == Source::Kind::kS3 ? "bucket"
+                                                                             : "container",
+                                            source.remote->name,
+                                            source.kind == Source::Kind::kS3 ? "bucket"
+                                                                             : "container"));
+  }
+  return Fail(Errc::kInvalid,
+              source.kind == Source::Kind::kS3
+                  ? fmt::format("{}: the bucket's name is missing (s3://bucket/prefix)",
+                                net::Redacted(source.text))
+                  : fmt::format("{}: the container's name is missing (swift://container/prefix)",
+                                net::Redacted(source.text)));
+}
+
+Result<MountSpec> ParseSourceWithOptions(std::string_view text, const config::Environment& env) {
   MountSpec spec;
   std::vector<std::string_view> words;
   std::string_view rest = text;
@@ -228,6 +250,7 @@ Result<MountSpec> ParseSourceWithOptions(std::string_view text) {
     rest = rest.substr(0, comma);
   }
   LEAT_ASSIGN_OR_RETURN(spec.source, ParseSource(rest));
+  LEAT_RETURN_IF_ERROR(ResolveRemote(spec.source, env));
   std::set<std::string_view> seen;
   for (const std::string_view word : words) {
     const OptionName& option = *KnownOption(word);
@@ -252,6 +275,7 @@ Result<MountSpec> ParseSourceWithOptions(std::string_view text) {
     if (option.name == "profile") spec.profile = value;
     if (option.name == "region") spec.region = value;
     if (option.name == "endpoint") spec.endpoint = value;
+    if (option.name == "remote") LEAT_RETURN_IF_ERROR(UseRemote(spec.source, value, env));
     if (option.name == "name") {
       if (value == "." || value == ".." || value.find('/') != std::string_view::npos ||
           value.size() > 255) {
@@ -272,7 +296,7 @@ Result<MountSpec> ParseSourceWithOptions(std::string_view text) {
   return spec;
 }
 
-Result<MountSpec> ParseMount(std::string_view text) {
+Result<MountSpec> ParseMount(std::string_view text, const config::Environment& env) {
   std::string_view target = kDefaultTarget;
   std::string_view source = text;
   // "/a=b" has a target only if what follows an '=' begins like a source; else the whole is a path
@@ -293,7 +317,8 @@ Result<MountSpec> ParseMount(std::string_view text) {
                 fmt::format("the target \"{}\" is not an absolute path (write /{}=...)",
                             text.substr(0, equals), text.substr(0, equals)));
   }
-  LEAT_ASSIGN_OR_RETURN(MountSpec spec, ParseSourceWithOptions(source));
+  LEAT_ASSIGN_OR_RETURN(MountSpec spec, ParseSourceWithOptions(source, env));
+  LEAT_RETURN_IF_ERROR(CheckBucket(spec.source));
   LEAT_ASSIGN_OR_RETURN(spec.target, NormalTarget(target));
   return spec;
 }

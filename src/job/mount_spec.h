@@ -3,26 +3,35 @@
 #define LEAT_JOB_MOUNT_SPEC_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
+#include "config/rclone_config.h"
 
 namespace leat::job {
 
 /// Where bytes come from. A value.
 struct Source {
-  enum class Kind : std::uint8_t { kLocal, kS3, kHttp };
+  /// kRemote is gone once it is resolved (rclone_remote.h).
+  enum class Kind : std::uint8_t { kLocal, kS3, kSwift, kHttp, kRemote };
   Kind kind = Kind::kLocal;
   std::string text;    ///< as it was written
-  std::string bucket;  ///< kS3
-  std::string
-      key;  ///< kS3: key or prefix, taken literally; kHttp: path and query after the origin's '/'
+  /// kS3, kSwift: bucket or container, empty for all of them; kRemote: the remote's name.
+  std::string bucket;
+  /// In a bucket: key or prefix, taken literally; kHttp: path and query after the origin's '/';
+  /// kRemote: what follows the ':'.
+  std::string key;
   std::string origin;     ///< kHttp: "https://host:port"
   std::string user_info;  ///< kHttp: "user:password", for requests alone
   std::string path;       ///< kLocal
 
+  /// The section of rclone's configuration that says how it is reached; null: none does.
+  std::shared_ptr<const config::RcloneRemote> remote;
+
+  bool in_bucket() const { return kind == Kind::kS3 || kind == Kind::kSwift; }
   /// For messages: without what may be a secret.
   std::string ForMessages() const;
 };
@@ -45,9 +54,14 @@ struct MountSpec {
 /// Reads the argument of -m. A word behind the last commas is an option only if it is one that leat
 /// knows; everything before belongs to the source. kInvalid: a malformed source or target, an
 /// option twice, with a bad value, or of a kind that this source or this version does not have.
-Result<MountSpec> ParseMount(std::string_view text);
-/// Only SOURCE[,option...].
-Result<MountSpec> ParseSourceWithOptions(std::string_view text);
+/// A remote is resolved by what `env` leads to.
+Result<MountSpec> ParseMount(std::string_view text,
+                             const config::Environment& env = config::ProcessEnvironment());
+/// Only SOURCE[,option...]. The bucket may be missing.
+Result<MountSpec> ParseSourceWithOptions(
+    std::string_view text, const config::Environment& env = config::ProcessEnvironment());
+/// kInvalid where the source names no bucket.
+Status CheckBucket(const Source& source);
 
 /// The target with what links in it lead to.
 std::string ResolvedTarget(const MountSpec& mount);

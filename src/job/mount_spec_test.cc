@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <stdlib.h>
+
+#include <map>
+#include <optional>
+
+#include "os/file.h"
 
 namespace leat::job {
 namespace {
@@ -121,14 +127,14 @@ TEST(MountSpec, OptionsThatMakeNoSenseAreRefusedWithASentence) {
   EXPECT_EQ(Refusal("s3://b/k,name=.."), "s3://b/k: \"..\" cannot be a file's name");
   EXPECT_EQ(Refusal("s3://b/k,rw"),
             "s3://b/k: rw is for a folder of this machine; an object store is attached read-only");
-  EXPECT_EQ(Refusal("/mnt/x,etag=1"), "/mnt/x: the option etag is for s3:// and https:// sources");
+  EXPECT_EQ(Refusal("/mnt/x,etag=1"), "/mnt/x: the option etag is for sources in stores and https://");
   EXPECT_EQ(Refusal("https://h/f,version=1"),
-            "https://h/f: the option version is for s3:// sources");
+            "https://h/f: the option version is for s3:// and swift:// sources");
   for (const char* option :
        {"profile=p", "region=r", "endpoint=http://e", "anon", "requester_pays"})
     Refusal(std::string("https://h/f,") + option);
   EXPECT_EQ(Refusal("s3://b/k,anon,profile=p"), "anon and profile= exclude each other");
-  for (const char* option : {"expand=auto", "volume=shared", "size=1Gi", "remote=r"}) {
+  for (const char* option : {"expand=auto", "volume=shared", "size=1Gi"}) {
     EXPECT_NE(Refusal(std::string("s3://b/k,") + option).find("is not supported by this version"),
               std::string::npos);
   }
@@ -158,10 +164,107 @@ TEST(Source, FileIsAPath) {
   EXPECT_EQ(ParseSource("~other/x")->path, "~other/x");
 }
 
+class RcloneRemoteTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char path[] = "/tmp/leat-remotes-XXXXXX";
+    dir_ = ::mkdtemp(path);
+    ASSERT_TRUE(os::WriteFileAtomic(dir_ + "/rclone.conf", R"(
+# of a tutorial
+[chi_tacc]
+type = swift
+user_id = 0123456789abcdef0123456789abcdef
+application_credential_id = id
+application_credential_secret = a=b;c#d
+auth = https://chi.tacc.chameleoncloud.org:5000/v3
+region = CHI@TACC
+
+[lab]
+type = s3
+provider = Ceph
+access_key_id = AK
+secret_access_key = SK
+endpoint = http://ceph.lab:7480
+[photos]
+type = alias
+remote = lab:bucket/photos
+[circle]
+type = alias
+remote = circle:x
+[web]
+type = http
+url = https://files.example/pub
+[disk]
+type = local
+[drive]
+type = drive
+[empty]
+)"));
+  }
+  void TearDown() override { ASSERT_TRUE(os::RemoveTree(dir_)); }
+  config::Environment Env() {
+    return [this](std::string_view name) -> std::optional<std::string> {
+      if (name == "RCLONE_CONFIG") return dir_ + "/rclone.conf";
+      const auto found = variables_.find(std::string(name));
+      return found == variables_.end() ? std::nullopt : std::optional(found->second);
+    };
+  }
+  MountSpec Get(std::string_view text) {
+    auto spec = ParseMount(text, Env());
+    EXPECT_TRUE(spec) << spec.error().message();
+    return spec ? *spec : MountSpec();
+  }
+  std::string Refused(std::string_view text) {
+    const auto spec = ParseMount(text, Env());
+    return spec ? "it is taken" : spec.error().message();
+  }
+
+  std::string dir_;
+  std::map<std::string, std::string> variables_;
+};
+
+TEST_F(RcloneRemoteTest, ARemoteStandsForWhatItsSectionSays) {
+  const MountSpec swift = Get("/data=chi_tacc:object-persist/Food-11/a b,mode=copy");
+  EXPECT_EQ(swift.target, "/data");
+  EXPECT_EQ(swift.mode, Mode::kCopy);
+  EXPECT_EQ(swift.source.kind, Source::Kind::kSwift);
+  EXPECT_EQ(swift.source.bucket, "object-persist");
+  EXPECT_EQ(swift.source.key, "Food-11/a b");
+  EXPECT_EQ(swift.source.ForMessages(), "chi_tacc:object-persist/Food-11/a b");
+  EXPECT_EQ(swift.source.remote->Get("application_credential_secret"), "a=b;c#d");
+  EXPECT_EQ(Get("photos:2024/").source.bucket, "bucket");
+  EXPECT_EQ(Get("photos:2024/").source.key, "photos/2024/");
+  EXPECT_EQ(Get("photos:").source.key, "photos");
+  EXPECT_EQ(Get("web:a b.zip").source.origin, "https://files.example");
+  EXPECT_EQ(Get("web:a b.zip").source.key, "pub/a%20b.zip");
+  EXPECT_EQ(Get("disk:/srv/x").source.path, "/srv/x");
+  EXPECT_EQ(Get("swift://c/k,remote=chi_tacc").source.remote->name, "chi_tacc");
+}
+
+TEST_F(RcloneRemoteTest, VariablesWinAndMayBeAllThereIs) {
+  variables_["RCLONE_CONFIG_LAB_ACCESS_KEY_ID"] = "other";
+  EXPECT_EQ(Get("lab:b/k").source.remote->Get("access_key_id"), "other");
+  variables_["RCLONE_CONFIG_MY_NEW_TYPE"] = "s3";
+  EXPECT_EQ(Get("my-new:b/k").source.kind, Source::Kind::kS3);
+}
+
+TEST_F(RcloneRemoteTest, WhatIsWrongIsSaidInOneSentence) {
+  EXPECT_EQ(Refused("nowhere:c"), "there is no remote nowhere in " + dir_ +
+                                      "/rclone.conf; it has chi_tacc, circle, disk, drive, empty, "
+                                      "lab, photos, web");
+  EXPECT_EQ(Refused("chi_tacc:"), "chi_tacc:: the container is missing (chi_tacc:container/prefix)");
+  EXPECT_EQ(Refused("circle:a"), "circle:a: aliases lead in a circle");
+  EXPECT_NE(Refused("drive:a").find("its type is drive, which leat does not speak"),
+            std::string::npos);
+  EXPECT_EQ(Refused("empty:a"), dir_ + "/rclone.conf: the remote empty has no type");
+  EXPECT_EQ(Refused("s3://b/k,remote=chi_tacc"),
+            "s3://b/k: the remote chi_tacc is of type swift");
+}
+
 TEST(Source, MalformedOnesAreRefused) {
-  for (const char* text : {"", "s3://", "s3:///k", "ftp://h/f", "file://host/x", "file://",
+  for (const char* text : {"", "s3:///k", "swift:///k", "ftp://h/f", "file://host/x", "file://",
                            "https://", "http:///f", "https://h", "https://h/", "https://h/dir/",
-                           "https://h:99999/f", "remote:path", "datastore://n", "gs://b/k"}) {
+                           "https://h:99999/f", "a?b:path", ":swift:c", "datastore://n", "gs://b/k"}) {
     const auto source = ParseSource(text);
     EXPECT_FALSE(source) << text;
     if (!source) {
@@ -170,6 +273,8 @@ TEST(Source, MalformedOnesAreRefused) {
     }
   }
   EXPECT_FALSE(ParseSource(std::string_view("/a\0b", 4)));
+  EXPECT_NE(Refusal("s3://").find("the bucket's name is missing"), std::string::npos);
+  EXPECT_NE(Refusal("swift://").find("the container's name is missing"), std::string::npos);
   EXPECT_TRUE(ParseSource("s3://b/" + std::string(1024, 'k')));
   EXPECT_FALSE(ParseSource("s3://b/" + std::string(1025, 'k')));
 }

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "auth/keystone.h"
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
@@ -22,6 +23,7 @@
 #include "store/forwarding_store.h"
 #include "store/http/http_store.h"
 #include "store/s3/s3_store.h"
+#include "store/swift/swift_store.h"
 
 namespace leat::job {
 namespace {
@@ -83,31 +85,9 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
   std::unique_ptr<Remote> remote(new Remote(spec, tools));
   std::unique_ptr<store::ObjectStore> driver;
   if (spec.source.kind == Source::Kind::kS3) {
-    LEAT_ASSIGN_OR_RETURN(config::AwsConfig aws, config::AwsConfig::Load(tools.env));
-    remote->aws_ = std::make_unique<config::AwsConfig>(std::move(aws));
-    LEAT_ASSIGN_OR_RETURN(const config::S3Settings settings,
-                          config::ResolveS3Settings(tools.env, *remote->aws_,
-                                                    {spec.profile, spec.region, spec.endpoint}));
-    if (spec.anonymous) {
-      remote->credentials_ = auth::MakeAnonymous();
-    } else {
-      auth::AwsChainOptions chain;
-      chain.profile = spec.profile;
-      chain.region = settings.region;
-      chain.ca_file = settings.ca_bundle;
-      remote->credentials_ =
-          auth::MakeAwsChain(std::move(chain), tools.env, *remote->aws_, *tools.http, *tools.clock);
-    }
-    store::s3::S3Options options;
-    options.bucket = spec.source.bucket;
-    options.region = settings.region;
-    options.endpoint = settings.endpoint;
-    options.addressing_style = settings.addressing_style;
-    options.ca_file = settings.ca_bundle;
-    options.requester_pays = spec.requester_pays;
-    remote->ca_file_ = settings.ca_bundle;
-    LEAT_ASSIGN_OR_RETURN(driver, store::s3::MakeS3Store(std::move(options), *remote->credentials_,
-                                                         *tools.http, *tools.clock));
+    LEAT_ASSIGN_OR_RETURN(driver, remote->OpenS3());
+  } else if (spec.source.kind == Source::Kind::kSwift) {
+    LEAT_ASSIGN_OR_RETURN(driver, remote->OpenSwift());
   } else {
     store::http::HttpOptions http;
     http.origin = spec.source.origin;
@@ -120,6 +100,99 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
                                        &remote->policy_, *tools.clock, counts);
   remote->SetRetryTotal(std::chrono::seconds(15), 4);
   return remote;
+}
+
+Result<std::unique_ptr<store::ObjectStore>> Remote::OpenS3() {
+  LEAT_ASSIGN_OR_RETURN(config::AwsConfig aws, config::AwsConfig::Load(tools_.env));
+  aws_ = std::make_unique<config::AwsConfig>(std::move(aws));
+  // A remote of rclone's says all of it, but where it says env_auth.
+  const config::RcloneRemote* const section = spec_.source.remote.get();
+  std::string profile = spec_.profile, region = spec_.region, endpoint = spec_.endpoint;
+  const auto take = [&](std::string& to, std::string_view option) {
+    if (section != nullptr && to.empty()) to = section->GetOr(option, "");
+  };
+  take(profile, "profile");
+  take(region, "region");
+  take(endpoint, "endpoint");
+  if (!endpoint.empty() && endpoint.find("://") == std::string::npos)
+    endpoint.insert(0, "https://");
+  const bool configured = section == nullptr || section->IsSet("env_auth");
+  config::S3Settings settings;
+  if (configured) {
+    LEAT_ASSIGN_OR_RETURN(settings, config::ResolveS3Settings(tools_.env, *aws_,
+                                                              {profile, region, endpoint}));
+  } else {
+    if (!region.empty() && region != "other-v2-signature") settings.region = region;
+    settings.endpoint = endpoint;
+    settings.ca_bundle = tools_.env("AWS_CA_BUNDLE").value_or("");
+  }
+  const std::string key = section == nullptr ? "" : section->GetOr("access_key_id", "");
+  if (spec_.anonymous) {
+    credentials_ = auth::MakeAnonymous();
+  } else if (!key.empty()) {
+    credentials_ =
+        auth::MakeStatic({.access_key_id = key,
+                          .secret_access_key = section->GetOr("secret_access_key", ""),
+                          .session_token = section->GetOr("session_token", ""),
+                          .provider = "remote " + section->name});
+  } else if (!configured) {
+    credentials_ = auth::MakeAnonymous();
+  } else {
+    auth::AwsChainOptions chain;
+    chain.profile = profile;
+    chain.region = settings.region;
+    chain.ca_file = settings.ca_bundle;
+    credentials_ =
+        auth::MakeAwsChain(std::move(chain), tools_.env, *aws_, *tools_.http, *tools_.clock);
+  }
+  store::s3::S3Options options;
+  options.bucket = spec_.source.bucket;
+  options.region = settings.region;
+  options.endpoint = settings.endpoint;
+  options.addressing_style = settings.addressing_style;
+  if (section != nullptr && section->Get("force_path_style"))
+    options.addressing_style = section->IsSet("force_path_style") ? "path" : "virtual";
+  options.ca_file = settings.ca_bundle;
+  options.requester_pays =
+      spec_.requester_pays || (section != nullptr && section->IsSet("requester_pays"));
+  ca_file_ = settings.ca_bundle;
+  return store::s3::MakeS3Store(std::move(options), *credentials_, *tools_.http, *tools_.clock);
+}
+
+Result<std::unique_ptr<store::ObjectStore>> Remote::OpenSwift() {
+  LEAT_ASSIGN_OR_RETURN(config::OpenStackSettings settings,
+                        spec_.source.remote != nullptr
+                            ? config::OpenStackFromRemote(*spec_.source.remote, tools_.env)
+                            : config::OpenStackFromVariables(tools_.env));
+  if (!spec_.region.empty()) settings.region = spec_.region;
+  if (spec_.anonymous) {
+    if (settings.storage_url.empty()) {
+      return Fail(Errc::kInvalid,
+                  fmt::format("{}: without credentials the account's URL must be given "
+                              "(OS_STORAGE_URL, or the remote's storage_url)",
+                              spec_.source.ForMessages()));
+    }
+    settings.auth_url.clear();
+    settings.token.clear();
+  }
+  // Whoever changes the credential keeps the cache where the project is named.
+  std::string who = settings.project_id;
+  for (const std::string* next :
+       {&settings.project, &settings.application_credential_id, &settings.user_id,
+        &settings.user, &settings.application_credential_name}) {
+    if (who.empty()) who = *next;
+  }
+  store::swift::SwiftOptions options;
+  options.container = spec_.source.bucket;
+  options.account =
+      fmt::format("{} {} {}", net::Redacted(settings.auth_url.empty() ? settings.storage_url
+                                                                      : settings.auth_url),
+                  settings.region, net::PercentEncode(who));
+  options.ca_file = settings.ca_file;
+  ca_file_ = settings.ca_file;
+  credentials_ = auth::MakeKeystone(std::move(settings), *tools_.http, *tools_.clock);
+  return store::swift::MakeSwiftStore(std::move(options), *credentials_, *tools_.http,
+                                      *tools_.clock);
 }
 
 void Remote::SetRetryTotal(std::chrono::milliseconds total, int attempts) {
@@ -156,6 +229,7 @@ std::string Remote::SavedName(std::string_view prefix) const {
 Result<SnapshotFile> Remote::TakeSnapshot(const CallContext& ctx,
                                           const std::function<void(std::uint64_t)>& on_progress) {
   const Source& source = spec_.source;
+  LEAT_RETURN_IF_ERROR(CheckBucket(source));
   if (source.kind == Source::Kind::kHttp) {
     LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo info, store_->Stat(source.key, "", ctx));
     return SnapshotOfObject(info);

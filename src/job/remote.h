@@ -45,7 +45,8 @@ struct SnapshotFile {
 /// Resolves to one object, or to a folder.
 class Remote {
  public:
-  /// Finds settings and credentials' providers; asks nothing of the network. `counts` outlives it.
+  /// Finds settings and credentials' providers; asks nothing of the network. Without a bucket only
+  /// the store's Buckets can be asked. `counts` outlives it.
   static Result<std::unique_ptr<Remote>> Open(const MountSpec& spec, Toolbox& tools,
                                               store::RequestCounts* counts);
   ~Remote();
@@ -86,6 +87,9 @@ class Remote {
   const MountSpec spec_;
   Toolbox& tools_;
   store::RetryPolicy policy_;
+  Result<std::unique_ptr<store::ObjectStore>> OpenS3();
+  Result<std::unique_ptr<store::ObjectStore>> OpenSwift();
+
   std::unique_ptr<config::AwsConfig> aws_;
   std::unique_ptr<auth::CredentialProvider> credentials_;
   std::shared_ptr<store::ObjectStore> store_;  // owned by this and by the snapshot's content

@@ -1,4 +1,4 @@
-// Which keys of an object store a file system can hold. Private to this folder.
+// Which keys of an object store a file system can hold.
 #ifndef LEAT_SNAPSHOT_KEY_RULES_H_
 #define LEAT_SNAPSHOT_KEY_RULES_H_
 

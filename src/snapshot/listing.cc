@@ -34,13 +34,13 @@ struct Range {
 class Listing {
  public:
   Listing(store::ObjectStore& store, std::string_view prefix, const ListingOptions& options,
-          const CallContext& ctx, Builder& builder)
+          const CallContext& ctx, const AddObject& add)
       : store_(store),
         prefix_(prefix),
         options_(options),
         ctx_{cancel_.get_token(), ctx.deadline},
         caller_cancels_(ctx.stop, [this] { cancel_.request_stop(); }),
-        builder_(builder),
+        add_(add),
         cuts_(prefix_) {}
 
   Status Run();
@@ -62,8 +62,8 @@ class Listing {
   const CallContext ctx_;
   std::stop_callback<std::function<void()>> caller_cancels_;
 
-  std::mutex building_;  // guards builder_ and progress; never held with mutex_
-  Builder& builder_;
+  std::mutex adding_;  // guards add_ and progress; never held with mutex_
+  const AddObject& add_;
   std::uint64_t added_ = 0;
 
   std::mutex mutex_;  // guards all below
@@ -165,9 +165,9 @@ Result<bool> Listing::ListPage(Range& range) {
     range.done = last;  // from this moment on nobody may cut it
     kept_ += page.objects.size();
   }
-  const std::lock_guard lock(building_);
+  const std::lock_guard lock(adding_);
   for (const store::ObjectInfo& object : page.objects) {
-    LEAT_RETURN_IF_ERROR(builder_.Add(object));
+    LEAT_RETURN_IF_ERROR(add_(object));
   }
   added_ += page.objects.size();
   if (options_.on_progress) options_.on_progress(added_);
@@ -280,9 +280,15 @@ Range* Listing::TakeWork() {
 
 }  // namespace
 
+Status ListAll(store::ObjectStore& store, std::string_view prefix, const ListingOptions& options,
+               const CallContext& ctx, const AddObject& add) {
+  return Listing(store, prefix, options, ctx, add).Run();
+}
+
 Status BuildFromListing(store::ObjectStore& store, std::string_view prefix,
                         const ListingOptions& options, const CallContext& ctx, Builder& builder) {
-  return Listing(store, prefix, options, ctx, builder).Run();
+  return ListAll(store, prefix, options, ctx,
+                 [&](const store::ObjectInfo& object) { return builder.Add(object); });
 }
 
 }  // namespace leat::snapshot
