@@ -143,8 +143,8 @@ int Main(int argc, char** argv) {
   if (!is_run) ::signal(SIGCHLD, SIG_DFL);  // (a run hands on to its job what is ignored)
 
   CLI::App app(
-      "leat brings datasets to training jobs: streamed, cached and verified, from S3, HTTP and "
-      "local folders.",
+      "leat brings datasets to training jobs: streamed, cached and verified, from S3, Swift, "
+      "HTTP and local folders.",
       "leat");
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Print the help of all commands and exit");
@@ -232,6 +232,90 @@ int Main(int argc, char** argv) {
   CLI::App* du = add_source("du", "Count the files and bytes below a folder");
   du->add_flag("--json", show.json, "As JSON");
 
+  CLI::App* lsd = add_source("lsd", "List the folders at one level, or an account's buckets");
+  lsd->add_flag("--json", show.json, "As JSON");
+  lsd->footer("\nExamples:\n  leat lsd chi_tacc:\n  leat lsd s3://bucket/prefix/");
+
+  MoveCommand move;
+  unsigned ignored_number = 0;
+  bool ignored_flag = false;
+  std::string ignored_text;
+  const auto add_filters = [&](CLI::App* sub) {
+    sub->add_option("--include", move.include, "Only files that match the pattern (*.jpg, /dir/**)")
+        ->allow_extra_args(false);
+    sub->add_option("--exclude", move.exclude, "No files that match the pattern")
+        ->allow_extra_args(false);
+    sub->add_option("--filter-from", move.filter_from, "Rules from a file: + PATTERN, - PATTERN")
+        ->allow_extra_args(false);
+    sub->add_option("--files-from", move.files_from, "Only the paths in a file, a line each")
+        ->allow_extra_args(false);
+    sub->add_option("--min-size", move.min_size, "Only files of this size and more");
+    sub->add_option("--max-size", move.max_size, "Only files of this size and less");
+    sub->add_option("--transfers", move.transfers, "Files at once (default: chosen)");
+    sub->add_option("--checkers", ignored_number, "Accepted: comparing and copying share --transfers");
+    sub->add_option("--retries", move.retries, "Attempts of a request (default: for minutes)");
+    sub->add_flag("-r,--recursive", move.recursive, "Accepted: a folder is taken whole");
+    sub->add_flag("-n,--dry-run", move.dry_run, "Say what would be done, and do nothing");
+    sub->add_flag("-v,--verbose", move.verbose, "A line a file");
+    sub->add_flag("--json", move.json, "What was done, as JSON");
+    add_common(sub);
+  };
+  const auto add_move = [&](const char* name, const char* help) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    sub->add_option("SRC", move.source, "s3://bucket/prefix, NAME:container/path, a path ...")
+        ->required();
+    sub->add_option("DST", move.target, "Where to; of a folder the contents go into DST")
+        ->required();
+    add_filters(sub);
+    sub->add_flag("-c,--checksum", move.checksum, "Compare by digests, whatever the times say");
+    sub->add_flag("--size-only", move.size_only, "Compare by sizes alone");
+    sub->add_flag("-L,--copy-links", move.copy_links, "Follow symbolic links");
+    sub->add_flag("-l,--links", move.links, "Keep symbolic links, as NAME.rclonelink");
+    sub->add_option("--multi-thread-streams", move.streams, "Requests at once for one large file");
+    sub->add_option("--multi-thread-cutoff", move.cutoff, "From this size on (default: 16Mi)");
+    sub->add_option("--bwlimit", move.bandwidth, "Bytes a second, such as 10M");
+    sub->add_flag("--fast-list", ignored_flag, "Accepted: listings are always fast");
+    sub->add_flag("-P,--progress", ignored_flag, "Accepted: progress is shown unless --quiet");
+    sub->add_option("--stats", ignored_text, "Accepted");
+    return sub;
+  };
+  const auto add_copy = [&](CLI::App* sub) {
+    sub->add_flag("-u,--update", move.update, "Leave what is newer at DST");
+    sub->add_flag("--ignore-existing", move.ignore_existing, "Leave what is at DST");
+    sub->add_flag("--immutable", move.immutable, "An error where a file at DST differs");
+    sub->add_option("--backup-dir", move.backup_dir, "What is replaced or deleted goes there");
+    sub->add_flag("--no-verify", move.no_verify, "Do not hold what arrives to the store's digest");
+    sub->add_flag("-M,--metadata", ignored_flag, "Accepted: metadata goes along where it can");
+  };
+  CLI::App* cp = add_move("cp", "Copy files and folders from any source to any store or folder");
+  add_copy(cp);
+  cp->footer("\nExamples:\n  leat cp ./Food-11 chi_tacc:container\n  leat cp s3://bucket/prefix ./data"
+             "\n  leat cp https://host/weights.bin s3://bucket/models/");
+  CLI::App* sync = add_move("sync", "Make a folder like another: copy, then delete what is extra");
+  add_copy(sync);
+  sync->add_option("--max-delete", move.max_delete, "Refuse to delete more files than this");
+  sync->add_flag("--delete-before", move.delete_before, "Delete before anything is copied");
+  sync->add_flag("--delete-during,--delete-after", move.delete_during,
+                 "Delete when all was copied (the default)");
+  sync->add_flag("--delete-everything", move.delete_everything,
+                 "An empty source may empty DST");
+  sync->footer("\nExample:\n  leat sync --dry-run ./data s3://bucket/data");
+  CLI::App* check = add_move("check", "Compare two folders by digests, without moving data");
+  check->add_option("--combined", move.combined, "A file with a line each: = + - * ! and the path");
+  check->add_option("--missing-on-src", move.missing_on_src, "A file with these paths");
+  check->add_option("--missing-on-dst", move.missing_on_dst, "A file with these paths");
+  check->add_option("--differ", move.differ, "A file with these paths");
+  check->footer("\nExample:\n  leat check ./data s3://bucket/data\nThe exit status is 1 where "
+                "something differs.");
+  CLI::App* rm = app.add_subcommand("rm", "Remove an object, or with -r all below a folder");
+  rm->add_option("SOURCE", move.source, "s3://bucket/key, NAME:container, a path ...")->required();
+  add_filters(rm);
+  rm->add_flag("--rmdirs", move.rmdirs, "Also the empty folders, or the empty container");
+  rm->footer("\nExamples:\n  leat rm s3://bucket/key\n  leat rm -r chi_tacc:container --rmdirs");
+  CLI::App* mkdir = app.add_subcommand("mkdir", "Make a bucket, a container or a folder");
+  mkdir->add_option("SOURCE", move.source, "s3://bucket, NAME:container or a path")->required();
+  add_common(mkdir);
+
   bool cache_json = false, cache_all = false;
   CLI::App* cache = app.add_subcommand("cache", "The cache of this machine");
   cache->require_subcommand(1);
@@ -318,6 +402,12 @@ int Main(int argc, char** argv) {
   if (stat->parsed()) return Stat(show);
   if (cat->parsed()) return Cat(show);
   if (du->parsed()) return DiskUsage(show);
+  if (lsd->parsed()) return ListFolders(show);
+  move.sync = sync->parsed();
+  if (cp->parsed() || sync->parsed()) return CopyFiles(move);
+  if (check->parsed()) return CheckFiles(move);
+  if (rm->parsed()) return RemoveFiles(move);
+  if (mkdir->parsed()) return MakeFolder(move);
   if (cache_stat->parsed()) {
     auto home = common.FindHome();
     return home ? CacheStat(cache_json, home->cache_bytes) : Refuse(home.error(), kUsage);

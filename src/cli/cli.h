@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "job/home.h"
@@ -20,11 +21,36 @@ struct SourceCommand {
   bool json = false;
   bool recursive = false;  ///< ls
   bool details = false;    ///< ls -l
+  bool folders_only = false;
 };
 int List(const SourceCommand& command);
 int Stat(const SourceCommand& command);
 int Cat(const SourceCommand& command);
 int DiskUsage(const SourceCommand& command);
+/// The folders at one level; of an account its buckets.
+int ListFolders(const SourceCommand& command);
+/// As List, for callers that say themselves what went wrong.
+Status ListOnly(const SourceCommand& command);
+
+/// The words of cp, sync, check, rm and mkdir; those of rclone mean what they mean there.
+struct MoveCommand {
+  std::string source, target;
+  bool sync = false;
+  std::vector<std::string> include, exclude, filter_from, files_from;
+  std::string min_size, max_size, cutoff, bandwidth, backup_dir;
+  std::string combined, missing_on_src, missing_on_dst, differ;
+  std::size_t transfers = 0, streams = 0;
+  int retries = 0;  ///< attempts of a request; 0: for as long as the configuration says
+  std::uint64_t max_delete = UINT64_MAX;
+  bool checksum = false, size_only = false, update = false, ignore_existing = false;
+  bool immutable = false, links = false, copy_links = false, no_verify = false;
+  bool delete_before = false, delete_during = false, delete_everything = false;
+  bool recursive = false, rmdirs = false, dry_run = false, verbose = false, json = false;
+};
+int CopyFiles(const MoveCommand& command);
+int CheckFiles(const MoveCommand& command);
+int RemoveFiles(const MoveCommand& command);
+int MakeFolder(const MoveCommand& command);
 
 int CacheStat(bool json, std::uint64_t cache_size);
 int CacheClean(bool json, bool all);

@@ -285,7 +285,7 @@ int Doctor(bool json, const std::string& source) {
 
 std::string Completion(const std::string& shell) {
   static constexpr const char* kCommands =
-      "run mount unmount ls stat cat du cache doctor version completion";
+      "run mount unmount ls lsd stat cat du cp sync check rm mkdir cache doctor version completion";
   static constexpr const char* kRun =
       "--mount --env --name --workdir --memory --cache-size --strict --pid --dry-run --json "
       "--stats --quiet --help";

@@ -74,6 +74,7 @@ void Show(const SourceCommand& command, const std::vector<Item>& items) {
     ordered_json list = ordered_json::array();
     for (const Item& item : items) {
       const bool folder = item.name.ends_with('/');
+      if (command.folders_only && !folder) continue;
       ordered_json entry = {{"name", item.name}, {"type", folder ? "folder" : "file"}};
       if (!folder) {
         entry["size"] = item.size;
@@ -86,6 +87,7 @@ void Show(const SourceCommand& command, const std::vector<Item>& items) {
     return;
   }
   for (const Item& item : items) {
+    if (command.folders_only && !item.name.ends_with('/')) continue;
     if (command.details) {
       Print(item.name.ends_with('/')
                 ? fmt::format("{:>14}  {:>23}  {}\n", "-", "-", Printable(item.name))
@@ -188,7 +190,8 @@ Status DoList(const SourceCommand& command) {
     return {};
   }
   const bool folder = source->spec.source.in_bucket() &&
-                      (source->spec.source.key.empty() || source->spec.source.key.ends_with('/'));
+                      (command.folders_only || source->spec.source.key.empty() ||
+                       source->spec.source.key.ends_with('/'));
   if (folder && !command.recursive) {
     LEAT_RETURN_IF_ERROR(ListLevel(*source, add));
   } else {
@@ -319,7 +322,13 @@ Status DoDiskUsage(const SourceCommand& command) {
 
 }  // namespace
 
-int List(const SourceCommand& command) { return Report(DoList(command)); }
+Status ListOnly(const SourceCommand& command) { return DoList(command); }
+int List(const SourceCommand& command) {
+  // Of an account its buckets are all there is to list.
+  const auto spec = job::ParseSourceWithOptions(command.source);
+  if (spec && spec->source.in_bucket() && spec->source.bucket.empty()) return ListFolders(command);
+  return Report(DoList(command));
+}
 int Stat(const SourceCommand& command) { return Report(DoStat(command)); }
 int Cat(const SourceCommand& command) { return Report(DoCat(command)); }
 int DiskUsage(const SourceCommand& command) { return Report(DoDiskUsage(command)); }

@@ -194,6 +194,18 @@ Status Flock(int fd, bool exclusive, bool wait) {
   return {};
 }
 
+Result<UniqueFd> OpenLocked(const std::string& path, int flags, mode_t mode) {
+  for (;;) {
+    LEAT_ASSIGN_OR_RETURN(UniqueFd fd, Open(path, flags, mode));
+    LEAT_RETURN_IF_ERROR(Flock(fd.get(), true, false));
+    struct stat mine, named;
+    if (::fstat(fd.get(), &mine) == 0 && ::lstat(path.c_str(), &named) == 0 &&
+        mine.st_ino == named.st_ino && mine.st_dev == named.st_dev) {
+      return fd;
+    }
+  }
+}
+
 Status FlockWithin(int fd, bool exclusive, std::chrono::milliseconds limit) {
   const auto until = std::chrono::steady_clock::now() + limit;
   for (auto pause = std::chrono::microseconds(200);;

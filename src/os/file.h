@@ -80,6 +80,9 @@ bool Exists(const std::string& path);  ///< lstat succeeds
 
 /// flock(2). Blocks unless `wait` is false, then kConflict when another holds it.
 Status Flock(int fd, bool exclusive, bool wait);
+/// Opens the file of that name and locks it without waiting; kConflict when another holds it. What
+/// is locked has the name: another may have renamed or removed the file between the two.
+Result<UniqueFd> OpenLocked(const std::string& path, int flags, mode_t mode = 0600);
 /// Waits no longer than `limit` (kConflict): a peer that is stopped must not stop us.
 Status FlockWithin(int fd, bool exclusive, std::chrono::milliseconds limit);
 /// Open-file-description locks (fcntl(2)) on bytes [start, start + length): they end with the last

@@ -1,0 +1,380 @@
+#include "transfer/copy.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <mutex>
+#include <set>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/thread_pool.h"
+#include "os/file.h"
+#include "transfer/mover.h"
+#include "transfer/upload.h"
+
+namespace leat::transfer {
+namespace {
+
+constexpr std::size_t kTransfers = 32;
+constexpr std::size_t kKeptErrors = 1000;
+/// Up to this size a local file is hashed rather than an object's metadata asked for.
+constexpr std::uint64_t kCheapToHash = 256 * kKiB;
+
+struct Pair {
+  const Item* source = nullptr;
+  const Item* target = nullptr;
+};
+
+class Copier {
+ public:
+  Copier(const CopyOptions& options, CopyProgress& progress, const CallContext& ctx)
+      : options_(options), progress_(progress), ctx_(ctx), mover_(options, progress) {}
+
+  Result<CopyReport> Run() {
+    const std::int64_t began = ::time(nullptr);
+    LEAT_RETURN_IF_ERROR(List());
+    LEAT_RETURN_IF_ERROR(PlanDeletions());
+    if (options_.extraneous == Extraneous::kDeleteBefore) Delete();
+    Transfer();
+    if (options_.extraneous == Extraneous::kDeleteDuring ||
+        options_.extraneous == Extraneous::kDeleteAfter) {
+      if (report_.errors == 0) {
+        Delete();
+      } else if (!extraneous_.empty()) {
+        Fail_("", "nothing was deleted, because not everything was copied");
+      }
+    }
+    if (!options_.to.local() && !options_.dry_run)
+      AbortForgotten(options_.state_dir, *options_.to.store, options_.to.prefix, began, ctx_);
+    if (ctx_.cancelled()) return Fail(Errc::kCancelled, "interrupted");
+    return std::move(report_);
+  }
+
+  Result<CheckReport> RunCheck() {
+    LEAT_RETURN_IF_ERROR(List());
+    CheckReport out;
+    std::mutex mutex;
+    ParallelFor(pairs_.size(), Threads(), [&](std::size_t i) {
+      if (ctx_.cancelled()) return false;
+      const Pair& pair = pairs_[i];
+      ++progress_.checked;
+      if (pair.target == nullptr) {
+        const std::lock_guard lock(mutex);
+        out.missing_at_target.push_back(pair.source->path);
+        return true;
+      }
+      bool by_size = false;
+      const Result<bool> same = SameDigest(*pair.source, *pair.target, true, &by_size);
+      const std::lock_guard lock(mutex);
+      if (!same) {
+        out.failed.emplace_back(pair.source->path, same.error().message());
+      } else {
+        (*same ? out.same : out.differ).push_back(pair.source->path);
+        if (by_size && *same) ++out.by_size_alone;
+      }
+      return true;
+    });
+    for (const Item* item : extraneous_) out.missing_at_source.push_back(item->path);
+    for (const auto& [path, why] : report_.failed) out.failed.emplace_back(path, why);
+    for (auto* list : {&out.same, &out.differ, &out.missing_at_target}) std::ranges::sort(*list);
+    std::ranges::sort(out.failed);
+    if (ctx_.cancelled()) return Fail(Errc::kCancelled, "interrupted");
+    return out;
+  }
+
+ private:
+  std::size_t Threads() const {
+    return options_.transfers == 0 ? kTransfers : options_.transfers;
+  }
+
+  void Fail_(const std::string& path, const std::string& why) {
+    const std::lock_guard lock(mutex_);
+    ++report_.errors;
+    ++progress_.errors;
+    if (report_.failed.size() < kKeptErrors) report_.failed.emplace_back(path, why);
+  }
+
+  Status List() {
+    ListRequest request{.filter = &options_.filter, .links = options_.links};
+    request.on_progress = [this](std::uint64_t n) { progress_.listed = n; };
+    LEAT_ASSIGN_OR_RETURN(from_, ListPlace(options_.from, request, ctx_));
+    report_.skipped_links = from_.skipped_links;
+    report_.skipped_special = from_.skipped_special;
+    for (const std::string& why : from_.failed) Fail_("", why);
+    // What is not there yet has no files.
+    auto to = ListPlace(options_.to, request, ctx_);
+    if (to) {
+      to_ = *std::move(to);
+    } else if (to.error().code() != Errc::kNotFound) {
+      return std::unexpected(std::move(to).error());
+    }
+    for (const std::string& why : to_.failed) Fail_("", why);
+    if (!options_.from.only.empty()) {
+      pairs_.push_back({&from_.items[0], to_.items.empty() ? nullptr : &to_.items[0]});
+      return {};
+    }
+    auto target = to_.items.begin();
+    for (const Item& item : from_.items) {
+      while (target != to_.items.end() && target->path < item.path)
+        extraneous_.push_back(&*target++);
+      const bool both = target != to_.items.end() && target->path == item.path;
+      pairs_.push_back({&item, both ? &*target : nullptr});
+      if (both) ++target;
+    }
+    while (target != to_.items.end()) extraneous_.push_back(&*target++);
+    return {};
+  }
+
+  Status PlanDeletions() {
+    if (options_.extraneous == Extraneous::kKeep || extraneous_.empty()) return {};
+    if (from_.items.empty() && !options_.delete_everything) {
+      return Fail(Errc::kInvalid,
+                  fmt::format("{} has no files: all {} of {} would be deleted; if that is meant, "
+                              "say --delete-everything",
+                              options_.from.url, FormatCount(extraneous_.size()),
+                              options_.to.url));
+    }
+    if (!from_.failed.empty()) {
+      return Fail(Errc::kUnavailable,
+                  fmt::format("{}: not everything could be listed, so nothing is deleted ({})",
+                              options_.from.url, from_.failed.front()));
+    }
+    if (extraneous_.size() > options_.max_delete) {
+      return Fail(Errc::kInvalid,
+                  fmt::format("{} files of {} would be deleted, and --max-delete allows {}",
+                              FormatCount(extraneous_.size()), options_.to.url,
+                              options_.max_delete));
+    }
+    return {};
+  }
+
+  // ---------------------------------------------------------------- the same or not
+
+  /// By digests, without moving data. `deep`: whatever reading it costs.
+  Result<bool> SameDigest(const Item& a, const Item& b, bool deep, bool* by_size) {
+    if (by_size != nullptr) *by_size = false;
+    if (a.size != b.size) return false;
+    if (a.size == 0) return true;
+    const bool a_local = options_.from.local(), b_local = options_.to.local();
+    if (a_local && b_local) {
+      if (!deep) return std::unexpected(Error(Errc::kUnsupported, ""));
+      LEAT_ASSIGN_OR_RETURN(const std::string one,
+                            EtagOfFile(options_.from.PathOf(a.path), a.size, 0, ctx_));
+      LEAT_ASSIGN_OR_RETURN(const std::string two,
+                            EtagOfFile(options_.to.PathOf(b.path), b.size, 0, ctx_));
+      return one == two;
+    }
+    if (!a_local && !b_local) {
+      if (a.version.etag == b.version.etag && !a.version.etag.empty()) return true;
+      if (Md5Of(a.version) && Md5Of(b.version)) return false;
+    } else {
+      const Item& object = a_local ? b : a;
+      const std::string path = a_local ? options_.from.PathOf(a.path) : options_.to.PathOf(b.path);
+      const bool cheap = deep || a.size <= kCheapToHash;
+      const auto parts = PartsOf(object.version);
+      const auto part_size = parts ? PartSizeOf(a.size, *parts) : std::nullopt;
+      if (cheap && !a.link && !b.link && digest::CanHash(digest::Kind::kMd5)) {
+        if (Md5Of(object.version)) {
+          LEAT_ASSIGN_OR_RETURN(const std::string etag, EtagOfFile(path, a.size, 0, ctx_));
+          return etag == Lower_(object.version.etag);
+        }
+        if (part_size) {
+          LEAT_ASSIGN_OR_RETURN(const std::string etag, EtagOfFile(path, a.size, *part_size, ctx_));
+          if (etag == object.version.etag) return true;  // else the size of parts was a wrong guess
+        }
+      }
+    }
+    if (by_size != nullptr) *by_size = true;
+    if (deep) return true;
+    return Fail(Errc::kUnsupported, "no digest is known");
+  }
+
+  static std::string Lower_(std::string text) {
+    std::ranges::transform(text, text.begin(),
+                           [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c; });
+    return text;
+  }
+
+  /// A file's own time; of an object what its metadata says, else when it was stored.
+  Result<std::int64_t> TimeOf(const Place& place, const Item& item) {
+    if (place.local()) return item.mtime_ns;
+    LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo info,
+                          place.store->Stat(place.KeyOf(item.path), item.version.version_id, ctx_));
+    return store::MtimeOf(info.metadata).value_or(item.mtime_ns);
+  }
+
+  static bool SameTime(std::int64_t a, std::int64_t b) {
+    constexpr std::int64_t kSecond = 1'000'000'000;
+    // Some stores and tools keep whole seconds.
+    if (a % kSecond == 0 || b % kSecond == 0) return a / kSecond == b / kSecond;
+    return std::llabs(a - b) < 1000;
+  }
+
+  Result<bool> Same(const Item& a, const Item& b) {
+    if (a.size != b.size) return false;
+    if (options_.compare == Compare::kSizeOnly) return true;
+    if (options_.compare == Compare::kChecksum) return SameDigest(a, b, true, nullptr);
+    const Result<bool> cheap = SameDigest(a, b, false, nullptr);
+    if (cheap || cheap.error().code() != Errc::kUnsupported) return cheap;
+    LEAT_ASSIGN_OR_RETURN(const std::int64_t one, TimeOf(options_.from, a));
+    LEAT_ASSIGN_OR_RETURN(const std::int64_t two, TimeOf(options_.to, b));
+    if (SameTime(one, two)) return true;
+    bool by_size = false;
+    LEAT_ASSIGN_OR_RETURN(const bool same, SameDigest(a, b, true, &by_size));
+    return same && !by_size;
+  }
+
+  // ---------------------------------------------------------------- moving
+
+  void Transfer() {
+    std::vector<const Pair*> order;
+    for (const Pair& pair : pairs_) order.push_back(&pair);
+    // The largest first: they take longest. (Of the small ones the order does not matter.)
+    std::ranges::stable_sort(order, [](const Pair* a, const Pair* b) {
+      constexpr std::uint64_t kLarge = 16 * kMiB;
+      return std::max(a->source->size, kLarge) > std::max(b->source->size, kLarge);
+    });
+    ParallelFor(order.size(), Threads(), [&](std::size_t i) {
+      if (ctx_.cancelled()) return false;
+      One(*order[i]);
+      return true;
+    });
+  }
+
+  void One(const Pair& pair) {
+    const Item& item = *pair.source;
+    const std::string name = options_.from.NameOf(item.path);
+    if (pair.target != nullptr) {
+      bool keep = options_.ignore_existing;
+      if (!keep) {
+        const Result<bool> same = Same(item, *pair.target);
+        ++progress_.checked;
+        if (!same) return Fail_(name, same.error().message());
+        if (*same) {
+          const std::lock_guard lock(mutex_);
+          ++report_.same;
+          return;
+        }
+        if (options_.immutable) {
+          return Fail_(name, options_.to.NameOf(item.path) +
+                                 " differs from the source, and --immutable forbids to change it");
+        }
+        if (options_.update) {
+          const auto one = TimeOf(options_.from, item), two = TimeOf(options_.to, *pair.target);
+          if (!one || !two) return Fail_(name, (one ? two : one).error().message());
+          keep = *two > *one && !SameTime(*one, *two);
+        }
+      }
+      if (keep) {
+        const std::lock_guard lock(mutex_);
+        ++report_.kept;
+        return;
+      }
+    }
+    progress_.files_total += 1;
+    progress_.bytes_total += item.size;
+    if (options_.dry_run) {
+      const std::lock_guard lock(mutex_);
+      ++report_.files;
+      report_.bytes += item.size;
+      if (options_.on_file) options_.on_file("copied", item.path);
+      return;
+    }
+    if (pair.target != nullptr && options_.backup) {
+      if (const Status done = Backup(*pair.target); !done) return Fail_(name, done.error().message());
+    }
+    const Result<Moved> moved = mover_.Move(options_.from, item, options_.to, ctx_);
+    if (!moved) {
+      if (moved.error().code() != Errc::kCancelled) Fail_(name, moved.error().message());
+      return;
+    }
+    ++progress_.files;
+    const std::lock_guard lock(mutex_);
+    ++report_.files;
+    report_.bytes += moved->bytes;
+    report_.resumed_bytes += moved->resumed;
+    if (moved->verified_by.empty()) {
+      ++report_.unverified;
+    } else {
+      ++report_.verified[moved->verified_by];
+    }
+    if (options_.on_file) options_.on_file("copied", item.path);
+  }
+
+  Status Backup(const Item& item) {
+    LEAT_ASSIGN_OR_RETURN(const Moved moved,
+                          mover_.Move(options_.to, item, *options_.backup, ctx_));
+    progress_.bytes -= moved.bytes;
+    if (options_.on_file) options_.on_file("backed up", item.path);
+    return {};
+  }
+
+  void Delete() {
+    ParallelFor(extraneous_.size(), Threads(), [&](std::size_t i) {
+      if (ctx_.cancelled()) return false;
+      const Item& item = *extraneous_[i];
+      const std::string name = options_.to.NameOf(item.path);
+      Status done;
+      if (!options_.dry_run) {
+        if (options_.backup) done = Backup(item);
+        if (done) done = RemoveOne(options_.to, item, ctx_);
+      }
+      if (!done) {
+        Fail_(name, done.error().message());
+        return true;
+      }
+      const std::lock_guard lock(mutex_);
+      ++report_.deleted;
+      if (options_.on_file) options_.on_file("deleted", item.path);
+      return true;
+    });
+    if (!options_.to.local() || options_.dry_run) return;
+    // Folders that are empty now.
+    std::set<std::string, std::greater<>> folders;
+    for (const Item* item : extraneous_) {
+      for (std::size_t slash = item->path.rfind('/'); slash != std::string::npos && slash > 0;
+           slash = item->path.rfind('/', slash - 1)) {
+        if (!folders.insert(item->path.substr(0, slash)).second) break;
+      }
+    }
+    for (const std::string& folder : folders) ::rmdir(options_.to.PathOf(folder).c_str());
+  }
+
+  const CopyOptions& options_;
+  CopyProgress& progress_;
+  const CallContext& ctx_;
+  Mover mover_;
+  Listed from_, to_;
+  std::vector<Pair> pairs_;
+  std::vector<const Item*> extraneous_;
+  std::mutex mutex_;  // guards report_
+  CopyReport report_;
+};
+
+}  // namespace
+
+Status RemoveOne(const Place& place, const Item& item, const CallContext& ctx) {
+  if (!place.local()) return place.store->Remove(place.KeyOf(item.path), ctx);
+  std::string path = place.PathOf(item.path);
+  if (item.link) path.resize(path.size() - kLinkSuffix.size());
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return FailErrno(errno, path);
+  return {};
+}
+
+Result<CopyReport> Copy(const CopyOptions& options, const CallContext& ctx,
+                        CopyProgress* progress) {
+  return Copier(options, *progress, ctx).Run();
+}
+
+Result<CheckReport> Check(const CopyOptions& options, const CallContext& ctx,
+                          CopyProgress* progress) {
+  return Copier(options, *progress, ctx).RunCheck();
+}
+
+}  // namespace leat::transfer

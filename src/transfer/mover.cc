@@ -1,0 +1,463 @@
+#include "transfer/mover.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <thread>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/thread_pool.h"
+#include "os/file.h"
+#include "snapshot/key_rules.h"
+
+namespace leat::transfer {
+namespace {
+
+constexpr std::uint64_t kCutoff = 16 * kMiB;
+constexpr std::uint64_t kRange = 8 * kMiB;
+constexpr std::size_t kStreams = 8;
+
+std::string FolderOf(std::string_view path) {
+  const std::size_t slash = path.rfind('/');
+  return std::string(path.substr(0, slash == path.npos ? 0 : slash));
+}
+std::string_view LastOf(std::string_view path) {
+  const std::size_t slash = path.rfind('/');
+  return slash == path.npos ? path : path.substr(slash + 1);
+}
+
+std::int64_t TimeOf(const store::ObjectInfo& info) {
+  if (const auto own = store::MtimeOf(info.metadata)) return *own;
+  if (!info.modified) return 0;
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(info.modified->time_since_epoch())
+      .count();
+}
+
+/// Holds bytes that come in order to what is promised of the whole.
+class Verifier {
+ public:
+  Verifier(bool wanted, const std::optional<digest::Expected>& expected) {
+    if (wanted && expected) {
+      expected_ = *expected;
+      hasher_.emplace(expected->kind);
+    }
+  }
+  void Update(std::span<const std::byte> piece) {
+    if (hasher_) hasher_->Update(piece);
+  }
+  /// What it was held to; kCorrupt where it is something else.
+  Result<std::string> Finish(const std::string& name) {
+    if (!hasher_) return std::string();
+    const std::string got = hasher_->Finish();
+    if (got == expected_.value) return std::string(digest::KindName(expected_.kind));
+    return Fail(Errc::kCorrupt,
+                fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
+                            name, digest::KindName(expected_.kind)));
+  }
+
+ private:
+  digest::Expected expected_;
+  std::optional<digest::Hasher> hasher_;
+};
+
+/// An object's metadata may name the MD5 of the whole, as rclone writes it for objects in parts.
+std::optional<digest::Expected> ExpectedOf(const store::ObjectInfo& info) {
+  if (info.expected) return info.expected;
+  const auto found = info.metadata.find("md5chksum");
+  if (found == info.metadata.end() || !digest::CanHash(digest::Kind::kMd5)) return std::nullopt;
+  auto md5 = digest::Base64Decode(found->second);
+  if (!md5 || md5->size() != 16) return std::nullopt;
+  return digest::Expected{digest::Kind::kMd5, *std::move(md5)};
+}
+
+Status HashRange(int fd, std::uint64_t offset, std::uint64_t length, digest::Hasher& hasher,
+                 const CallContext& ctx) {
+  thread_local std::vector<std::byte> buffer(256 * kKiB);
+  while (length > 0) {
+    if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+    const auto piece = std::span(buffer).first(std::min<std::uint64_t>(length, buffer.size()));
+    LEAT_RETURN_IF_ERROR(os::PreadAll(fd, piece, offset));
+    hasher.Update(piece);
+    offset += piece.size();
+    length -= piece.size();
+  }
+  return {};
+}
+
+}  // namespace
+
+bool Bandwidth::Take(std::uint64_t bytes, const CallContext& ctx) {
+  if (rate_ == 0) return true;
+  Time until;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto now = std::chrono::steady_clock::now();
+    free_at_ = std::max(free_at_, now) +
+               std::chrono::nanoseconds(static_cast<std::int64_t>(
+                   1e9 * static_cast<double>(bytes) / static_cast<double>(rate_)));
+    until = free_at_;
+  }
+  while (std::chrono::steady_clock::now() < until) {
+    if (ctx.cancelled()) return false;
+    std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(
+        until - std::chrono::steady_clock::now(), std::chrono::milliseconds(100)));
+  }
+  return true;
+}
+
+std::optional<std::string> Md5Of(const store::Version& version) {
+  if (version.etag.size() != 32) return std::nullopt;
+  auto bytes = FromHex(version.etag);
+  if (!bytes) return std::nullopt;
+  return *std::move(bytes);
+}
+
+std::optional<std::size_t> PartsOf(const store::Version& version) {
+  const std::string_view etag = version.etag;
+  if (etag.size() < 34 || etag[32] != '-') return std::nullopt;
+  std::size_t parts = 0;
+  for (const char c : etag.substr(33)) {
+    if (c < '0' || c > '9' || parts > 100'000) return std::nullopt;
+    parts = parts * 10 + static_cast<std::size_t>(c - '0');
+  }
+  return parts == 0 ? std::nullopt : std::optional(parts);
+}
+
+std::optional<std::uint64_t> PartSizeOf(std::uint64_t size, std::size_t parts) {
+  if (parts == 1) return std::max<std::uint64_t>(size, 1);
+  const auto fits = [&](std::uint64_t part) { return (size + part - 1) / part == parts; };
+  // What clients use: leat and aws 8 MiB, rclone and boto 5 or 8, s3cmd 15, others powers of two.
+  for (const std::uint64_t mib : {8, 5, 16, 15, 32, 64, 10, 50, 100, 128, 256, 512, 1024}) {
+    if (fits(mib * kMiB)) return mib * kMiB;
+  }
+  const std::uint64_t least = (size / parts + kMiB - 1) / kMiB * kMiB;
+  return least > 0 && fits(least) ? std::optional(least) : std::nullopt;
+}
+
+Result<std::string> EtagOfFile(const std::string& path, std::uint64_t size,
+                               std::uint64_t part_size, const CallContext& ctx) {
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
+  if (part_size == 0) {
+    digest::Hasher md5(digest::Kind::kMd5);
+    if (Status hashed = HashRange(fd.get(), 0, size, md5, ctx); !hashed)
+      return Fail(std::move(hashed), path);
+    return ToHex(AsBytes(md5.Finish()));
+  }
+  digest::Hasher all(digest::Kind::kMd5);
+  std::size_t parts = 0;
+  for (std::uint64_t at = 0; at < size; at += part_size, ++parts) {
+    digest::Hasher md5(digest::Kind::kMd5);
+    if (Status hashed = HashRange(fd.get(), at, std::min(part_size, size - at), md5, ctx); !hashed)
+      return Fail(std::move(hashed), path);
+    all.Update(AsBytes(md5.Finish()));
+  }
+  return ToHex(AsBytes(all.Finish())) + "-" + std::to_string(parts);
+}
+
+Mover::Mover(const CopyOptions& options, CopyProgress& progress)
+    : options_(options),
+      progress_(progress),
+      bandwidth_(options.bytes_per_second),
+      cutoff_(options.cutoff == 0 ? kCutoff : options.cutoff),
+      streams_(options.streams == 0 ? kStreams : options.streams) {}
+
+Result<Moved> Mover::Move(const Place& from, const Item& item, const Place& to,
+                          const CallContext& ctx) {
+  const std::string key = to.KeyOf(to.NameFor(item));
+  if (to.local()) return Download(from, item, to, ctx);
+  if (from.SameServer(to) && item.size <= to.store->upload_limits().max_put) {
+    Result<store::Version> copied = Fail(Errc::kInternal, "");
+    for (int tries = 0; tries < 2; ++tries) {
+      copied = to.store->CopyFrom(from.bucket(), from.KeyOf(item.path), item.version,
+                                  key, ctx);
+      if (copied || copied.error().code() != Errc::kNotFound || tries > 0) break;
+      if (!MakeBucketOnce(to, ctx)) break;
+    }
+    if (copied) {
+      progress_.bytes += item.size;
+      return Moved{.bytes = item.size, .verified_by = "the store's own copy"};
+    }
+    // The credentials of one may not reach the other: the bytes go through here then.
+    if (copied.error().code() != Errc::kUnsupported && copied.error().code() != Errc::kDenied &&
+        copied.error().code() != Errc::kNotFound) {
+      return std::unexpected(std::move(copied).error());
+    }
+  }
+  return Upload(from, item, to, ctx);
+}
+
+Status Mover::MakeFolder(const std::string& path) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (folders_.contains(path)) return {};
+  }
+  LEAT_RETURN_IF_ERROR(os::MakeDirs(path, 0777));
+  const std::lock_guard lock(mutex_);
+  folders_.insert(path);
+  return {};
+}
+
+Status Mover::MakeBucketOnce(const Place& to, const CallContext& ctx) {
+  const std::lock_guard lock(bucket_mutex_);
+  if (bucket_made_) return {};
+  LEAT_RETURN_IF_ERROR(to.store->MakeBucket(ctx));
+  bucket_made_ = true;
+  return {};
+}
+
+// ---------------------------------------------------------------- to this machine
+
+Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& to,
+                              const CallContext& ctx) {
+  const std::string path = to.NameFor(item);
+  const bool as_link = options_.links == Links::kKeep && path.ends_with(kLinkSuffix);
+  if (snapshot::FindProblem(path) != snapshot::KeyProblem::kNone) {
+    return Fail(Errc::kInvalid, fmt::format("{}: {}", from.NameOf(item.path),
+                                            snapshot::WhyLeftOut(path)));
+  }
+  const std::string below = FolderOf(path);
+  const std::string folder = below.empty() ? to.folder : to.folder + "/" + below;
+  const std::string name(LastOf(path));
+  LEAT_RETURN_IF_ERROR(MakeFolder(folder));
+  if (as_link && item.size < 4096 && !from.local()) {
+    std::string target(item.size, '\0');
+    LEAT_ASSIGN_OR_RETURN(
+        const std::size_t got,
+        store::ReadInto(*from.store, from.KeyOf(item.path), std::as_writable_bytes(std::span(target)),
+                        {.if_version = item.version}, ctx));
+    target.resize(got);
+    const std::string link = folder + "/" + name.substr(0, name.size() - kLinkSuffix.size());
+    ::unlink(link.c_str());
+    if (::symlink(target.c_str(), link.c_str()) != 0) return FailErrno(errno, link);
+    return Moved{.bytes = item.size, .verified_by = ""};
+  }
+  if (from.local()) return CopyLocal(from, item, folder, name, ctx);
+  if (item.size < cutoff_) return DownloadWhole(from, item, folder, name, ctx);
+  return DownloadRanges(from, item, folder, name, ctx);
+}
+
+Result<Moved> Mover::DownloadWhole(const Place& from, const Item& item, const std::string& folder,
+                                   const std::string& name, const CallContext& ctx) {
+  const std::string key = from.KeyOf(item.path);
+  for (int tries = 0;; ++tries) {
+    LEAT_ASSIGN_OR_RETURN(
+        const auto file, PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
+    std::optional<Verifier> verifier;
+    std::uint64_t position = 0;
+    std::int64_t mtime = item.mtime_ns;
+    store::ReadOptions read{.if_version = item.version};
+    read.on_info = [&](const store::ObjectInfo& info) -> Status {
+      if (info.size != item.size) {
+        return Fail(Errc::kConflict, from.NameOf(item.path) + " was replaced since it was listed");
+      }
+      verifier.emplace(options_.verify, ExpectedOf(info));
+      mtime = TimeOf(info);
+      return {};
+    };
+    const Status got = from.store->Read(
+        key, read,
+        [&](std::span<const std::byte> piece) -> Status {
+          if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
+          verifier->Update(piece);
+          LEAT_RETURN_IF_ERROR(file->Write(piece, position));
+          position += piece.size();
+          progress_.bytes += piece.size();
+          return {};
+        },
+        ctx);
+    const auto give_up = [&](Error error) {
+      progress_.bytes -= position;
+      file->Discard();
+      return std::unexpected(std::move(error));
+    };
+    if (!got) return give_up(got.error());
+    Result<std::string> verified = verifier ? verifier->Finish(from.NameOf(item.path))
+                                            : Result<std::string>(std::string());
+    if (!verified) {
+      // Damage on the way does not come twice; what the store itself has wrong does.
+      auto failed = give_up(verified.error());
+      if (tries == 0) continue;
+      return failed;
+    }
+    if (Status published = file->Publish(mtime); !published) return give_up(published.error());
+    return Moved{.bytes = item.size, .verified_by = *std::move(verified)};
+  }
+}
+
+Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const std::string& folder,
+                                    const std::string& name, const CallContext& ctx) {
+  const std::string key = from.KeyOf(item.path);
+  LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo info,
+                        from.store->Stat(key, item.version.version_id, ctx));
+  if (!store::SameVersion(item.version, info.version) || info.size != item.size)
+    return store::FailReplaced(from.NameOf(item.path), item.version, info.version);
+  const std::optional<digest::Expected> expected =
+      options_.verify ? ExpectedOf(info) : std::nullopt;
+  // An object in parts is held to its parts' MD5s, each by the thread that brings it.
+  const auto parts = PartsOf(info.version);
+  std::optional<std::uint64_t> part_size;
+  if (options_.verify && !expected && parts && digest::CanHash(digest::Kind::kMd5))
+    part_size = PartSizeOf(item.size, *parts);
+  const std::uint64_t range = part_size.value_or(kRange);
+  LEAT_ASSIGN_OR_RETURN(
+      const auto file,
+      PartialFile::Open(folder, name, item.size,
+                        fmt::format("{}\n{}\n{}\n{}", from.store->Identity(), key,
+                                    info.version.etag, info.version.version_id),
+                        range));
+  const std::size_t count = file->ranges();
+  std::vector<std::string> md5s(part_size ? count : 0);
+  std::atomic<std::uint64_t> resumed{0}, brought{0};
+  std::mutex mutex;
+  std::optional<Error> failure;
+  std::optional<digest::Hasher> whole;  // of the ranges before `hashed`; used by who is hashing
+  if (expected) whole.emplace(expected->kind);
+  std::size_t hashed = 0;
+  bool hashing = false;
+  const store::Version pin{.etag = info.version.etag,
+                           .version_id = info.version.etag.empty() ? info.version.version_id : ""};
+
+  const auto fetch = [&](std::size_t i) -> Status {
+    std::optional<digest::Hasher> md5;
+    if (part_size) md5.emplace(digest::Kind::kMd5);
+    if (file->Has(i)) {
+      resumed += file->LengthOf(i);
+      progress_.bytes += file->LengthOf(i);
+      if (md5) {
+        LEAT_RETURN_IF_ERROR(
+            HashRange(file->fd(), file->OffsetOf(i), file->LengthOf(i), *md5, ctx));
+        md5s[i] = md5->Finish();
+      }
+      return {};
+    }
+    std::uint64_t position = file->OffsetOf(i);
+    const std::uint64_t end = position + file->LengthOf(i);
+    const Status got = from.store->Read(
+        key, {.offset = position, .length = end - position, .if_version = pin},
+        [&](std::span<const std::byte> piece) -> Status {
+          if (piece.size() > end - position)
+            return Fail(Errc::kCorrupt, "more bytes arrived than were asked for");
+          if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
+          if (md5) md5->Update(piece);
+          LEAT_RETURN_IF_ERROR(file->Write(piece, position));
+          position += piece.size();
+          brought += piece.size();
+          progress_.bytes += piece.size();
+          return {};
+        },
+        ctx);
+    if (!got) return got;
+    if (position != end)
+      return Fail(Errc::kCorrupt, from.NameOf(item.path) + ": fewer bytes arrived than were asked for");
+    if (md5) md5s[i] = md5->Finish();
+    return file->Done(i);
+  };
+  // Whoever has brought a range hashes what is whole from the start, while the others go on.
+  const auto hash_on = [&]() -> Status {
+    std::unique_lock lock(mutex);
+    while (whole && !hashing && hashed < count && file->Has(hashed) && !failure) {
+      hashing = true;
+      const std::size_t i = hashed;
+      lock.unlock();
+      const Status done = HashRange(file->fd(), file->OffsetOf(i), file->LengthOf(i), *whole, ctx);
+      lock.lock();
+      hashing = false;
+      if (!done) return done;
+      ++hashed;
+    }
+    return {};
+  };
+  ParallelFor(count, streams_, [&](std::size_t i) {
+    Status done = ctx.cancelled() ? Status(Fail(Errc::kCancelled, "cancelled")) : fetch(i);
+    if (done) done = hash_on();
+    if (done) return true;
+    const std::lock_guard lock(mutex);
+    if (!failure) failure = done.error();
+    return false;
+  });
+  if (!failure) {
+    if (const Status rest = hash_on(); !rest) failure = rest.error();
+  }
+  if (failure) {
+    progress_.bytes -= brought + resumed;
+    // It is not the object that it was: what has arrived is of no use.
+    if (failure->code() == Errc::kConflict) file->Discard();
+    return std::unexpected(*failure);
+  }
+  const auto wrong = [&](std::string_view what) {
+    file->Discard();
+    progress_.bytes -= brought + resumed;
+    return Fail(Errc::kCorrupt,
+                fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
+                            from.NameOf(item.path), what));
+  };
+  Moved moved{.bytes = item.size, .resumed = resumed, .verified_by = ""};
+  if (expected) {
+    if (whole->Finish() != expected->value) return wrong(digest::KindName(expected->kind));
+    moved.verified_by = digest::KindName(expected->kind);
+  } else if (part_size) {
+    digest::Hasher all(digest::Kind::kMd5);
+    for (const std::string& md5 : md5s) all.Update(AsBytes(md5));
+    // The size of the parts is a guess: where it is wrong, nothing is known.
+    if (ToHex(AsBytes(all.Finish())) == info.version.etag.substr(0, 32))
+      moved.verified_by = "MD5 of each part";
+  }
+  LEAT_RETURN_IF_ERROR(file->Publish(TimeOf(info)));
+  return moved;
+}
+
+Result<Moved> Mover::CopyLocal(const Place& from, const Item& item, const std::string& folder,
+                               const std::string& name, const CallContext& ctx) {
+  const std::string path = from.PathOf(item.path);
+  if (item.link) {
+    const std::string source = path.substr(0, path.size() - kLinkSuffix.size());
+    std::string target(item.size + 1, '\0');
+    const ssize_t n = ::readlink(source.c_str(), target.data(), target.size());
+    if (n < 0) return FailErrno(errno, source);
+    target.resize(static_cast<std::size_t>(n));
+    const std::string link = folder + "/" + name.substr(0, name.size() - kLinkSuffix.size());
+    ::unlink(link.c_str());
+    if (::symlink(target.c_str(), link.c_str()) != 0) return FailErrno(errno, link);
+    return Moved{.bytes = item.size, .verified_by = ""};
+  }
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd in, os::Open(path, O_RDONLY));
+  LEAT_ASSIGN_OR_RETURN(
+      const auto file, PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
+  const auto give_up = [&](std::unexpected<Error> error) {
+    file->Discard();
+    return error;
+  };
+  // The holes of a sparse file stay holes.
+  std::vector<std::byte> buffer(kMiB);
+  for (std::uint64_t at = 0; at < item.size;) {
+    if (ctx.cancelled()) return give_up(Fail(Errc::kCancelled, "cancelled"));
+    const off_t data = ::lseek(in.get(), static_cast<off_t>(at), SEEK_DATA);
+    if (data < 0 && errno == ENXIO) break;
+    at = data < 0 ? at : static_cast<std::uint64_t>(data);
+    if (at >= item.size) break;
+    const auto piece = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), item.size - at));
+    if (!bandwidth_.Take(piece.size(), ctx)) return give_up(Fail(Errc::kCancelled, "cancelled"));
+    Status done = os::PreadAll(in.get(), piece, at);
+    if (done) done = file->Write(piece, at);
+    if (!done) return give_up(Fail(std::move(done), path));
+    at += piece.size();
+  }
+  struct stat st;
+  if (::fstat(in.get(), &st) != 0) return give_up(FailErrno(errno, path));
+  if (static_cast<std::uint64_t>(st.st_size) != item.size ||
+      st.st_mtim.tv_sec * 1'000'000'000LL + st.st_mtim.tv_nsec != item.mtime_ns) {
+    return give_up(Fail(Errc::kConflict, path + " was changed while it was copied"));
+  }
+  if (Status published = file->Publish(item.mtime_ns); !published)
+    return give_up(std::unexpected(published.error()));
+  progress_.bytes += item.size;
+  return Moved{.bytes = item.size, .verified_by = ""};
+}
+
+}  // namespace leat::transfer

@@ -1,0 +1,93 @@
+// One file's way from a place to another. Private to this folder.
+#ifndef LEAT_TRANSFER_MOVER_H_
+#define LEAT_TRANSFER_MOVER_H_
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "digest/digest.h"
+#include "store/object_store.h"
+#include "transfer/copy.h"
+#include "transfer/partial_file.h"
+#include "transfer/place.h"
+
+namespace leat::transfer {
+
+/// At most so many bytes a second, over all threads.
+class Bandwidth {
+ public:
+  explicit Bandwidth(std::uint64_t bytes_per_second) : rate_(bytes_per_second) {}
+  /// Waits until they may pass; false when `ctx` ended.
+  bool Take(std::uint64_t bytes, const CallContext& ctx);
+
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+  const std::uint64_t rate_;
+  std::mutex mutex_;
+  Time free_at_ = {};
+};
+
+/// How a file that arrived was held to what the store says of it.
+struct Moved {
+  std::uint64_t bytes = 0, resumed = 0;
+  std::string verified_by;  ///< "MD5"; "" where the store gives nothing
+};
+
+/// Thread-safe: one for all files of a copy.
+class Mover {
+ public:
+  Mover(const CopyOptions& options, CopyProgress& progress);
+
+  Result<Moved> Move(const Place& from, const Item& item, const Place& to, const CallContext& ctx);
+
+ private:
+  Result<Moved> Download(const Place& from, const Item& item, const Place& to,
+                         const CallContext& ctx);
+  Result<Moved> DownloadWhole(const Place& from, const Item& item, const std::string& folder,
+                              const std::string& name, const CallContext& ctx);
+  Result<Moved> DownloadRanges(const Place& from, const Item& item, const std::string& folder,
+                               const std::string& name, const CallContext& ctx);
+  Result<Moved> CopyLocal(const Place& from, const Item& item, const std::string& folder,
+                          const std::string& name, const CallContext& ctx);
+  Result<Moved> Upload(const Place& from, const Item& item, const Place& to,
+                       const CallContext& ctx);
+  Result<Moved> UploadWhole(const Place& from, const Item& item, const Place& to,
+                            const CallContext& ctx);
+  Result<Moved> UploadParts(const Place& from, const Item& item, const Place& to,
+                            const CallContext& ctx);
+  Status MakeFolder(const std::string& path);
+  Status MakeBucketOnce(const Place& to, const CallContext& ctx);
+
+  const CopyOptions& options_;
+  CopyProgress& progress_;
+  Bandwidth bandwidth_;
+  const std::uint64_t cutoff_;
+  const std::size_t streams_;
+  std::mutex mutex_;
+  std::set<std::string, std::less<>> folders_;  // made already
+  std::mutex bucket_mutex_;
+  bool bucket_made_ = false;
+};
+
+/// The MD5 of a plain object, by its etag; nullopt for others.
+std::optional<std::string> Md5Of(const store::Version& version);
+/// Of an object in `parts` parts ("...-12"); nullopt for others.
+std::optional<std::size_t> PartsOf(const store::Version& version);
+/// The size of all parts but the last, where the number of parts leaves one usual size; nullopt
+/// else.
+std::optional<std::uint64_t> PartSizeOf(std::uint64_t size, std::size_t parts);
+/// Of a file of this machine, as S3 makes the etag of parts of that size; whole for 0. As text.
+Result<std::string> EtagOfFile(const std::string& path, std::uint64_t size,
+                               std::uint64_t part_size, const CallContext& ctx);
+
+}  // namespace leat::transfer
+
+#endif  // LEAT_TRANSFER_MOVER_H_

@@ -1,0 +1,205 @@
+#include "transfer/place.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+#include "os/file.h"
+#include "snapshot/builder.h"
+
+namespace leat::transfer {
+namespace {
+
+constexpr int kDeepest = 200;
+
+std::int64_t MtimeOf(const struct stat& st) {
+  return st.st_mtim.tv_sec * 1'000'000'000LL + st.st_mtim.tv_nsec;
+}
+
+class Walk {
+ public:
+  Walk(const Place& place, const ListRequest& request, const CallContext& ctx, Listed& out)
+      : place_(place), request_(request), ctx_(ctx), out_(out) {}
+
+  Status Folder(os::UniqueFd dir, const std::string& path, int depth) {
+    if (ctx_.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+    DIR* const stream = ::fdopendir(dir.get());
+    if (stream == nullptr) return FailErrno(errno, place_.PathOf(path));
+    dir.Release();
+    const std::unique_ptr<DIR, int (*)(DIR*)> closer(stream, ::closedir);
+    const int fd = ::dirfd(stream);
+    bool any = false;
+    for (;;) {
+      errno = 0;
+      const dirent* const entry = ::readdir(stream);
+      if (entry == nullptr) break;
+      const std::string_view name = entry->d_name;
+      if (name == "." || name == ".." || name.starts_with(kTemporary)) continue;
+      any = true;
+      Entry(fd, path.empty() ? std::string(name) : path + "/" + std::string(name), entry->d_name,
+            depth);
+    }
+    if (errno != 0) out_.failed.push_back(fmt::format("{}: {}", place_.PathOf(path),
+                                                      std::strerror(errno)));
+    if (!any && !path.empty()) out_.empty_folders.push_back(path);
+    return {};
+  }
+
+ private:
+  void Entry(int fd, std::string path, const char* name, int depth) {
+    struct stat st;
+    if (::fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+      if (errno != ENOENT) Failed(path, errno);
+      return;
+    }
+    if (S_ISLNK(st.st_mode)) {
+      if (request_.links == Links::kSkip) {
+        ++out_.skipped_links;
+        return;
+      }
+      if (request_.links == Links::kKeep) {
+        Add({.path = path + std::string(kLinkSuffix),
+             .size = static_cast<std::uint64_t>(st.st_size),
+             .mtime_ns = MtimeOf(st),
+             .link = true});
+        return;
+      }
+      if (::fstatat(fd, name, &st, 0) != 0) {
+        Failed(path, errno);
+        return;
+      }
+    }
+    if (S_ISDIR(st.st_mode)) {
+      if (depth == kDeepest) return Failed(path, ELOOP);
+      const int follow = request_.links == Links::kFollow ? 0 : O_NOFOLLOW;
+      os::UniqueFd below(::openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | follow));
+      if (!below) return Failed(path, errno);
+      if (const Status walked = Folder(std::move(below), path, depth + 1); !walked)
+        out_.failed.push_back(walked.error().message());
+      return;
+    }
+    if (!S_ISREG(st.st_mode)) {
+      ++out_.skipped_special;
+      return;
+    }
+    Add({.path = std::move(path),
+         .size = static_cast<std::uint64_t>(st.st_size),
+         .mtime_ns = MtimeOf(st)});
+  }
+  void Failed(const std::string& path, int error) {
+    out_.failed.push_back(fmt::format("{}: {}", place_.PathOf(path), std::strerror(error)));
+  }
+  void Add(Item item) {
+    if (request_.filter != nullptr && !request_.filter->Means(item.path, item.size)) return;
+    out_.items.push_back(std::move(item));
+    if (request_.on_progress && out_.items.size() % 1000 == 0)
+      request_.on_progress(out_.items.size());
+  }
+
+  const Place& place_;
+  const ListRequest& request_;
+  const CallContext& ctx_;
+  Listed& out_;
+};
+
+Status ListFolder(const Place& place, const ListRequest& request, const CallContext& ctx,
+                  Listed& out) {
+  if (!place.only.empty()) {
+    struct stat st;
+    if (::stat(place.PathOf(place.only).c_str(), &st) != 0)
+      return FailErrno(errno, place.PathOf(place.only));
+    if (!S_ISREG(st.st_mode))
+      return Fail(Errc::kInvalid, place.PathOf(place.only) + " is not a regular file");
+    out.items.push_back({.path = place.only,
+                         .size = static_cast<std::uint64_t>(st.st_size),
+                         .mtime_ns = MtimeOf(st)});
+    return {};
+  }
+  os::UniqueFd dir(::open(place.folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!dir) return FailErrno(errno, place.folder);
+  LEAT_RETURN_IF_ERROR(Walk(place, request, ctx, out).Folder(std::move(dir), "", 0));
+  std::ranges::sort(out.items, {}, &Item::path);
+  return {};
+}
+
+Item ItemOf(std::string path, const store::ObjectInfo& info) {
+  Item item{.path = std::move(path), .size = info.size, .version = info.version};
+  if (info.modified) {
+    item.mtime_ns =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(info.modified->time_since_epoch())
+            .count();
+  }
+  return item;
+}
+
+Status ListStore(const Place& place, const ListRequest& request, const CallContext& ctx,
+                 Listed& out) {
+  if (!place.only.empty()) {
+    LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo info,
+                          place.store->Stat(place.KeyOf(place.only), "", ctx));
+    out.items.push_back(ItemOf(place.only, info));
+    return {};
+  }
+  snapshot::ListingOptions options;
+  options.on_progress = request.on_progress;
+  const Status listed = snapshot::ListAll(
+      *place.store, place.prefix, options, ctx, [&](const store::ObjectInfo& info) -> Status {
+        std::string path = info.key.substr(place.prefix.size());
+        // A folder's marker is nobody's file.
+        if (path.empty() || path.ends_with('/')) return {};
+        if (request.filter != nullptr && !request.filter->Means(path, info.size)) return {};
+        out.items.push_back(ItemOf(std::move(path), info));
+        return {};
+      });
+  // Nothing below a prefix is no failure; that there is no bucket is.
+  if (!listed && (listed.error().code() != Errc::kNotFound ||
+                  listed.error().message().find("there is nothing below") == std::string::npos)) {
+    return listed;
+  }
+  std::ranges::sort(out.items, {}, &Item::path);
+  return {};
+}
+
+}  // namespace
+
+std::string Place::NameOf(std::string_view path) const {
+  return local() ? Printable(PathOf(path)) : store->UrlOf(KeyOf(path));
+}
+
+const std::string& Place::NameFor(const Item& item) const {
+  return only.empty() ? item.path : only;
+}
+
+std::string Place::bucket() const {
+  const std::string_view name = store->Describe();
+  return std::string(name.substr(name.find("://") + 3));
+}
+
+bool Place::SameServer(const Place& other) const {
+  if (local() || other.local()) return false;
+  const auto server = [](const store::ObjectStore& s) {
+    const std::string_view whole = s.Identity();
+    return whole.substr(0, whole.rfind(' '));
+  };
+  const auto scheme = [](const store::ObjectStore& s) {
+    return s.Describe().substr(0, s.Describe().find(':'));
+  };
+  return server(*store) == server(*other.store) && scheme(*store) == scheme(*other.store);
+}
+
+Result<Listed> ListPlace(const Place& place, const ListRequest& request, const CallContext& ctx) {
+  Listed out;
+  LEAT_RETURN_IF_ERROR(place.local() ? ListFolder(place, request, ctx, out)
+                                     : ListStore(place, request, ctx, out));
+  return out;
+}
+
+}  // namespace leat::transfer
