@@ -252,7 +252,8 @@ int Main(int argc, char** argv) {
     sub->add_option("--min-size", move.min_size, "Only files of this size and more");
     sub->add_option("--max-size", move.max_size, "Only files of this size and less");
     sub->add_option("--transfers", move.transfers, "Files at once (default: chosen)");
-    sub->add_option("--checkers", ignored_number, "Accepted: comparing and copying share --transfers");
+    sub->add_option("--checkers", ignored_number,
+                    "Accepted: comparing and copying share --transfers");
     sub->add_option("--retries", move.retries, "Attempts of a request (default: for minutes)");
     sub->add_flag("-r,--recursive", move.recursive, "Accepted: a folder is taken whole");
     sub->add_flag("-n,--dry-run", move.dry_run, "Say what would be done, and do nothing");
@@ -289,24 +290,25 @@ int Main(int argc, char** argv) {
   };
   CLI::App* cp = add_move("cp", "Copy files and folders from any source to any store or folder");
   add_copy(cp);
-  cp->footer("\nExamples:\n  leat cp ./Food-11 chi_tacc:container\n  leat cp s3://bucket/prefix ./data"
-             "\n  leat cp https://host/weights.bin s3://bucket/models/");
+  cp->footer(
+      "\nExamples:\n  leat cp ./Food-11 chi_tacc:container\n  leat cp s3://bucket/prefix ./data"
+      "\n  leat cp https://host/weights.bin s3://bucket/models/");
   CLI::App* sync = add_move("sync", "Make a folder like another: copy, then delete what is extra");
   add_copy(sync);
   sync->add_option("--max-delete", move.max_delete, "Refuse to delete more files than this");
   sync->add_flag("--delete-before", move.delete_before, "Delete before anything is copied");
   sync->add_flag("--delete-during,--delete-after", move.delete_during,
                  "Delete when all was copied (the default)");
-  sync->add_flag("--delete-everything", move.delete_everything,
-                 "An empty source may empty DST");
+  sync->add_flag("--delete-everything", move.delete_everything, "An empty source may empty DST");
   sync->footer("\nExample:\n  leat sync --dry-run ./data s3://bucket/data");
   CLI::App* check = add_move("check", "Compare two folders by digests, without moving data");
   check->add_option("--combined", move.combined, "A file with a line each: = + - * ! and the path");
   check->add_option("--missing-on-src", move.missing_on_src, "A file with these paths");
   check->add_option("--missing-on-dst", move.missing_on_dst, "A file with these paths");
   check->add_option("--differ", move.differ, "A file with these paths");
-  check->footer("\nExample:\n  leat check ./data s3://bucket/data\nThe exit status is 1 where "
-                "something differs.");
+  check->footer(
+      "\nExample:\n  leat check ./data s3://bucket/data\nThe exit status is 1 where "
+      "something differs.");
   CLI::App* rm = app.add_subcommand("rm", "Remove an object, or with -r all below a folder");
   rm->add_option("SOURCE", move.source, "s3://bucket/key, NAME:container, a path ...")->required();
   add_filters(rm);

@@ -90,8 +90,7 @@ Result<std::unique_ptr<Side>> OpenSide(const std::string& text, Tools& tools, in
     side->place.folder = side->spec.source.path;
     return side;
   }
-  LEAT_ASSIGN_OR_RETURN(side->remote,
-                        job::Remote::Open(side->spec, *tools.box, &side->counts));
+  LEAT_ASSIGN_OR_RETURN(side->remote, job::Remote::Open(side->spec, *tools.box, &side->counts));
   side->remote->SetRetryTotal(std::chrono::seconds(tools.box->home.retry_seconds),
                               retries > 0 ? retries : 1000);
   side->place.store = side->remote->shared_store();
@@ -203,8 +202,7 @@ Status CheckApart(const transfer::Place& from, const transfer::Place& to) {
     b = "/" + to.prefix;
   }
   if (!a.starts_with(b) && !b.starts_with(a)) return {};
-  return Fail(Errc::kInvalid,
-              fmt::format("{} and {} overlap", from.url, to.url));
+  return Fail(Errc::kInvalid, fmt::format("{} and {} overlap", from.url, to.url));
 }
 
 Result<transfer::Filter> MakeFilter(const MoveCommand& command) {
@@ -276,12 +274,13 @@ class Ticker {
     const double rate = static_cast<double>(bytes) / std::max(seconds(), 0.001);
     std::string eta;
     if (rate > 0 && total > bytes)
-      eta = fmt::format(", {:.0f} s left of what is under way", static_cast<double>(total - bytes) / rate);
-    Progress(fmt::format("{} of {} files, {} of {}, {}/s{}{}", FormatCount(progress_.files),
-                         FormatCount(progress_.files_total), FormatBytes(bytes),
-                         FormatBytes(total), FormatBytes(static_cast<std::uint64_t>(rate)), eta,
-                         progress_.errors > 0 ? fmt::format(", {} errors", progress_.errors.load())
-                                              : ""));
+      eta = fmt::format(", {:.0f} s left of what is under way",
+                        static_cast<double>(total - bytes) / rate);
+    Progress(fmt::format(
+        "{} of {} files, {} of {}, {}/s{}{}", FormatCount(progress_.files),
+        FormatCount(progress_.files_total), FormatBytes(bytes), FormatBytes(total),
+        FormatBytes(static_cast<std::uint64_t>(rate)), eta,
+        progress_.errors > 0 ? fmt::format(", {} errors", progress_.errors.load()) : ""));
   }
 
   const transfer::CopyProgress& progress_;
@@ -313,12 +312,12 @@ void SayFailures(const std::vector<std::pair<std::string, std::string>>& failed,
 
 std::string SummaryOf(const transfer::CopyReport& report, double seconds, std::uint64_t requests,
                       bool dry_run) {
-  std::string out = fmt::format(
-      "{}{} files, {} in {:.1f} s ({}/s), {} the same", dry_run ? "would copy " : "",
-      FormatCount(report.files), FormatBytes(report.bytes), seconds,
-      FormatBytes(static_cast<std::uint64_t>(static_cast<double>(report.bytes) /
-                                             std::max(seconds, 0.001))),
-      FormatCount(report.same));
+  std::string out =
+      fmt::format("{}{} files, {} in {:.1f} s ({}/s), {} the same", dry_run ? "would copy " : "",
+                  FormatCount(report.files), FormatBytes(report.bytes), seconds,
+                  FormatBytes(static_cast<std::uint64_t>(static_cast<double>(report.bytes) /
+                                                         std::max(seconds, 0.001))),
+                  FormatCount(report.same));
   if (report.kept > 0) out += fmt::format(", {} left as they were", FormatCount(report.kept));
   if (report.deleted > 0) out += fmt::format(", {} deleted", FormatCount(report.deleted));
   if (report.resumed_bytes > 0)
@@ -356,8 +355,7 @@ Result<std::unique_ptr<Prepared>> Prepare(const MoveCommand& command, const Call
   o.to = out->to->place;
   if (!command.backup_dir.empty()) {
     LEAT_ASSIGN_OR_RETURN(out->backup, OpenSide(command.backup_dir, out->tools, command.retries));
-    if (!o.from.only.empty())
-      return Fail(Errc::kInvalid, "--backup-dir is for folders");
+    if (!o.from.only.empty()) return Fail(Errc::kInvalid, "--backup-dir is for folders");
     LEAT_RETURN_IF_ERROR(ResolveTarget(*out->backup, *out->from));
     LEAT_RETURN_IF_ERROR(CheckApart(out->to->place, out->backup->place));
     o.backup = out->backup->place;
@@ -433,7 +431,8 @@ int CopyFiles(const MoveCommand& command) {
     ordered_json verified = ordered_json::object();
     for (const auto& [what, files] : report->verified) verified[what] = files;
     ordered_json errors = ordered_json::array();
-    for (const auto& [name, why] : report->failed) errors.push_back({{"file", name}, {"error", why}});
+    for (const auto& [name, why] : report->failed)
+      errors.push_back({{"file", name}, {"error", why}});
     PrintJson({{"files", report->files},
                {"bytes", report->bytes},
                {"same", report->same},
@@ -505,13 +504,12 @@ int CheckFiles(const MoveCommand& command) {
       for (const std::string& path : report->missing_at_source)
         Say(Printable(path) + ": missing at " + (*prepared)->from->place.url);
     }
-    Note(fmt::format("{} files are the same, {} differences, {} errors{}",
-                     FormatCount(report->same.size()), FormatCount(differences),
-                     FormatCount(report->failed.size()),
-                     report->by_size_alone == 0
-                         ? ""
-                         : fmt::format(" ({} compared by size alone: no digest is given)",
-                                       FormatCount(report->by_size_alone))));
+    Note(fmt::format(
+        "{} files are the same, {} differences, {} errors{}", FormatCount(report->same.size()),
+        FormatCount(differences), FormatCount(report->failed.size()),
+        report->by_size_alone == 0 ? ""
+                                   : fmt::format(" ({} compared by size alone: no digest is given)",
+                                                 FormatCount(report->by_size_alone))));
   }
   return differences + report->failed.size() == 0 ? 0 : 1;
 }
@@ -527,39 +525,36 @@ int RemoveFiles(const MoveCommand& command) {
     if (side->spec.source.kind == job::Source::Kind::kHttp)
       return Fail(Errc::kInvalid, place.url + ": nothing can be removed from a web server");
     if (place.only.empty() && !command.recursive && !command.rmdirs) {
-      return Fail(Errc::kInvalid,
-                  place.url + " is a folder; -r removes all that lies below it");
+      return Fail(Errc::kInvalid, place.url + " is a folder; -r removes all that lies below it");
     }
     LEAT_ASSIGN_OR_RETURN(const transfer::Filter filter, MakeFilter(command));
     transfer::ListRequest request{.filter = &filter, .links = transfer::Links::kKeep};
-    LEAT_ASSIGN_OR_RETURN(const transfer::Listed listed,
-                          transfer::ListPlace(place, request, ctx));
+    LEAT_ASSIGN_OR_RETURN(const transfer::Listed listed, transfer::ListPlace(place, request, ctx));
     if (listed.items.empty() && filter.all() && !command.rmdirs)
       return Fail(Errc::kNotFound, place.url + ": there is nothing");
     std::mutex mutex;
     std::vector<std::pair<std::string, std::string>> failed;
     std::uint64_t removed = 0, bytes = 0;
-    ParallelFor(listed.items.size(), command.transfers == 0 ? 32 : command.transfers,
-                [&](std::size_t i) {
-                  if (ctx.cancelled()) return false;
-                  const transfer::Item& item = listed.items[i];
-                  const Status done =
-                      command.dry_run ? Status() : transfer::RemoveOne(place, item, ctx);
-                  const std::lock_guard lock(mutex);
-                  if (!done) {
-                    failed.emplace_back(place.NameOf(item.path), done.error().message());
-                    return true;
-                  }
-                  ++removed;
-                  bytes += item.size;
-                  if (command.verbose || command.dry_run)
-                    Note(fmt::format("{}removed {}", command.dry_run ? "would be " : "",
-                                     Printable(item.path)));
-                  if (removed % 100 == 0)
-                    Progress(fmt::format("removing: {} of {} files", FormatCount(removed),
-                                         FormatCount(listed.items.size())));
-                  return true;
-                });
+    ParallelFor(
+        listed.items.size(), command.transfers == 0 ? 32 : command.transfers, [&](std::size_t i) {
+          if (ctx.cancelled()) return false;
+          const transfer::Item& item = listed.items[i];
+          const Status done = command.dry_run ? Status() : transfer::RemoveOne(place, item, ctx);
+          const std::lock_guard lock(mutex);
+          if (!done) {
+            failed.emplace_back(place.NameOf(item.path), done.error().message());
+            return true;
+          }
+          ++removed;
+          bytes += item.size;
+          if (command.verbose || command.dry_run)
+            Note(fmt::format("{}removed {}", command.dry_run ? "would be " : "",
+                             Printable(item.path)));
+          if (removed % 100 == 0)
+            Progress(fmt::format("removing: {} of {} files", FormatCount(removed),
+                                 FormatCount(listed.items.size())));
+          return true;
+        });
     Progress("");
     if (command.rmdirs && failed.empty() && !command.dry_run && place.only.empty()) {
       if (place.local()) {
@@ -614,11 +609,10 @@ int ListFolders(const SourceCommand& command) {
     ordered_json entries = ordered_json::array();
     for (const store::BucketInfo& bucket : buckets) {
       if (!command.json) {
-        Print(fmt::format("{:>14} {:>12}  {:>23}  {}\n",
-                          bucket.bytes ? FormatBytes(*bucket.bytes) : "-",
-                          bucket.objects ? FormatCount(*bucket.objects) : "-",
-                          bucket.created ? net::FormatDate(*bucket.created) : "-",
-                          Printable(bucket.name)));
+        Print(fmt::format(
+            "{:>14} {:>12}  {:>23}  {}\n", bucket.bytes ? FormatBytes(*bucket.bytes) : "-",
+            bucket.objects ? FormatCount(*bucket.objects) : "-",
+            bucket.created ? net::FormatDate(*bucket.created) : "-", Printable(bucket.name)));
         continue;
       }
       ordered_json entry = {{"name", bucket.name}, {"type", "bucket"}};

@@ -189,9 +189,9 @@ Status DoList(const SourceCommand& command) {
     Show(command, items);
     return {};
   }
-  const bool folder = source->spec.source.in_bucket() &&
-                      (command.folders_only || source->spec.source.key.empty() ||
-                       source->spec.source.key.ends_with('/'));
+  const bool folder =
+      source->spec.source.in_bucket() && (command.folders_only || source->spec.source.key.empty() ||
+                                          source->spec.source.key.ends_with('/'));
   if (folder && !command.recursive) {
     LEAT_RETURN_IF_ERROR(ListLevel(*source, add));
   } else {

@@ -13,7 +13,8 @@ std::string Refusal(std::string_view text) {
 
 TEST(RcloneConfig, LinesAreReadAsRcloneWritesThem) {
   const auto config = RcloneConfig::Parse(
-      "\xef\xbb\xbf[a]\r\ntype = swift\r\n  key =  two words \n;x\n#y\n[b c]\ntype: s3\nempty =\n", "f");
+      "\xef\xbb\xbf[a]\r\ntype = swift\r\n  key =  two words \n;x\n#y\n[b c]\ntype: s3\nempty =\n",
+      "f");
   ASSERT_TRUE(config) << config.error().message();
   const Environment none = [](std::string_view) { return std::optional<std::string>(); };
   EXPECT_EQ(config->Names(), (std::vector<std::string>{"a", "b c"}));
@@ -28,7 +29,8 @@ TEST(RcloneConfig, WhatIsMalformedIsNamedWithoutItsSecrets) {
   EXPECT_EQ(Refusal("type = s3\n"), "f:1: an option before the first \"[NAME]\"");
   EXPECT_EQ(Refusal("[a\n"), "f:1: a section's name has no \"]\"");
   EXPECT_EQ(Refusal("[a/b]\n"), "f:1: that cannot be a remote's name");
-  const std::string encrypted = Refusal("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nxyz\n");
+  const std::string encrypted =
+      Refusal("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nxyz\n");
   EXPECT_NE(encrypted.find("rclone config show > FILE"), std::string::npos) << encrypted;
 }
 

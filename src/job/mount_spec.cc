@@ -121,7 +121,8 @@ Status CheckTogether(const MountSpec& spec) {
   const bool s3 = spec.source.kind == Source::Kind::kS3;
   const bool bucket = spec.source.in_bucket();
   LEAT_RETURN_IF_ERROR(only(!spec.etag.empty(), "etag", !local, "sources in stores and https://"));
-  LEAT_RETURN_IF_ERROR(only(!spec.version.empty(), "version", bucket, "s3:// and swift:// sources"));
+  LEAT_RETURN_IF_ERROR(
+      only(!spec.version.empty(), "version", bucket, "s3:// and swift:// sources"));
   LEAT_RETURN_IF_ERROR(only(!spec.profile.empty(), "profile", s3, "s3:// sources"));
   LEAT_RETURN_IF_ERROR(only(!spec.region.empty(), "region", bucket, "s3:// and swift:// sources"));
   LEAT_RETURN_IF_ERROR(only(!spec.endpoint.empty(), "endpoint", s3, "s3:// sources"));
@@ -223,13 +224,11 @@ Result<Source> ParseSource(std::string_view text) {
 Status CheckBucket(const Source& source) {
   if (!source.in_bucket() || !source.bucket.empty()) return {};
   if (source.remote != nullptr) {
-    return Fail(Errc::kInvalid, fmt::format("{}: the {} is missing ({}:{}/prefix)",
-                                            source.ForMessages(),
-                                            source.kind == Source::Kind::kS3 ? "bucket"
-                                                                             : "container",
-                                            source.remote->name,
-                                            source.kind == Source::Kind::kS3 ? "bucket"
-                                                                             : "container"));
+    return Fail(
+        Errc::kInvalid,
+        fmt::format("{}: the {} is missing ({}:{}/prefix)", source.ForMessages(),
+                    source.kind == Source::Kind::kS3 ? "bucket" : "container", source.remote->name,
+                    source.kind == Source::Kind::kS3 ? "bucket" : "container"));
   }
   return Fail(Errc::kInvalid,
               source.kind == Source::Kind::kS3

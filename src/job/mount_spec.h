@@ -18,7 +18,7 @@ struct Source {
   /// kRemote is gone once it is resolved (rclone_remote.h).
   enum class Kind : std::uint8_t { kLocal, kS3, kSwift, kHttp, kRemote };
   Kind kind = Kind::kLocal;
-  std::string text;    ///< as it was written
+  std::string text;  ///< as it was written
   /// kS3, kSwift: bucket or container, empty for all of them; kRemote: the remote's name.
   std::string bucket;
   /// In a bucket: key or prefix, taken literally; kHttp: path and query after the origin's '/';

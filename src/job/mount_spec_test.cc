@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
-#include <stdlib.h>
 
 #include <map>
 #include <optional>
@@ -127,7 +126,8 @@ TEST(MountSpec, OptionsThatMakeNoSenseAreRefusedWithASentence) {
   EXPECT_EQ(Refusal("s3://b/k,name=.."), "s3://b/k: \"..\" cannot be a file's name");
   EXPECT_EQ(Refusal("s3://b/k,rw"),
             "s3://b/k: rw is for a folder of this machine; an object store is attached read-only");
-  EXPECT_EQ(Refusal("/mnt/x,etag=1"), "/mnt/x: the option etag is for sources in stores and https://");
+  EXPECT_EQ(Refusal("/mnt/x,etag=1"),
+            "/mnt/x: the option etag is for sources in stores and https://");
   EXPECT_EQ(Refusal("https://h/f,version=1"),
             "https://h/f: the option version is for s3:// and swift:// sources");
   for (const char* option :
@@ -252,19 +252,20 @@ TEST_F(RcloneRemoteTest, WhatIsWrongIsSaidInOneSentence) {
   EXPECT_EQ(Refused("nowhere:c"), "there is no remote nowhere in " + dir_ +
                                       "/rclone.conf; it has chi_tacc, circle, disk, drive, empty, "
                                       "lab, photos, web");
-  EXPECT_EQ(Refused("chi_tacc:"), "chi_tacc:: the container is missing (chi_tacc:container/prefix)");
+  EXPECT_EQ(Refused("chi_tacc:"),
+            "chi_tacc:: the container is missing (chi_tacc:container/prefix)");
   EXPECT_EQ(Refused("circle:a"), "circle:a: aliases lead in a circle");
   EXPECT_NE(Refused("drive:a").find("its type is drive, which leat does not speak"),
             std::string::npos);
   EXPECT_EQ(Refused("empty:a"), dir_ + "/rclone.conf: the remote empty has no type");
-  EXPECT_EQ(Refused("s3://b/k,remote=chi_tacc"),
-            "s3://b/k: the remote chi_tacc is of type swift");
+  EXPECT_EQ(Refused("s3://b/k,remote=chi_tacc"), "s3://b/k: the remote chi_tacc is of type swift");
 }
 
 TEST(Source, MalformedOnesAreRefused) {
-  for (const char* text : {"", "s3:///k", "swift:///k", "ftp://h/f", "file://host/x", "file://",
-                           "https://", "http:///f", "https://h", "https://h/", "https://h/dir/",
-                           "https://h:99999/f", "a?b:path", ":swift:c", "datastore://n", "gs://b/k"}) {
+  for (const char* text :
+       {"", "s3:///k", "swift:///k", "ftp://h/f", "file://host/x", "file://", "https://",
+        "http:///f", "https://h", "https://h/", "https://h/dir/", "https://h:99999/f", "a?b:path",
+        ":swift:c", "datastore://n", "gs://b/k"}) {
     const auto source = ParseSource(text);
     EXPECT_FALSE(source) << text;
     if (!source) {

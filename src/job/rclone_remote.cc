@@ -52,7 +52,8 @@ Status ResolveRemote(Source& source, const config::Environment& env) {
     if (remote->type == "alias") {
       const auto target = remote->Get("remote");
       if (!target)
-        return Fail(Errc::kInvalid, fmt::format("remote {}: the alias has no remote", remote->name));
+        return Fail(Errc::kInvalid,
+                    fmt::format("remote {}: the alias has no remote", remote->name));
       const bool joined = target->ends_with(':') || target->ends_with('/') || path.empty();
       LEAT_ASSIGN_OR_RETURN(source, ParseSource(*target + (joined ? "" : "/") + path));
       continue;
@@ -79,8 +80,8 @@ Status UseRemote(Source& source, std::string_view name, const config::Environmen
   LEAT_ASSIGN_OR_RETURN(auto remote, Section(name, env));
   LEAT_ASSIGN_OR_RETURN(const Source::Kind kind, KindOf(*remote));
   if (kind != source.kind) {
-    return Fail(Errc::kInvalid, fmt::format("{}: the remote {} is of type {}",
-                                            source.ForMessages(), remote->name, remote->type));
+    return Fail(Errc::kInvalid, fmt::format("{}: the remote {} is of type {}", source.ForMessages(),
+                                            remote->name, remote->type));
   }
   source.remote = std::move(remote);
   return {};

@@ -119,8 +119,8 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenS3() {
   const bool configured = section == nullptr || section->IsSet("env_auth");
   config::S3Settings settings;
   if (configured) {
-    LEAT_ASSIGN_OR_RETURN(settings, config::ResolveS3Settings(tools_.env, *aws_,
-                                                              {profile, region, endpoint}));
+    LEAT_ASSIGN_OR_RETURN(
+        settings, config::ResolveS3Settings(tools_.env, *aws_, {profile, region, endpoint}));
   } else {
     if (!region.empty() && region != "other-v2-signature") settings.region = region;
     settings.endpoint = endpoint;
@@ -130,11 +130,10 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenS3() {
   if (spec_.anonymous) {
     credentials_ = auth::MakeAnonymous();
   } else if (!key.empty()) {
-    credentials_ =
-        auth::MakeStatic({.access_key_id = key,
-                          .secret_access_key = section->GetOr("secret_access_key", ""),
-                          .session_token = section->GetOr("session_token", ""),
-                          .provider = "remote " + section->name});
+    credentials_ = auth::MakeStatic({.access_key_id = key,
+                                     .secret_access_key = section->GetOr("secret_access_key", ""),
+                                     .session_token = section->GetOr("session_token", ""),
+                                     .provider = "remote " + section->name});
   } else if (!configured) {
     credentials_ = auth::MakeAnonymous();
   } else {
@@ -178,16 +177,16 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenSwift() {
   // Whoever changes the credential keeps the cache where the project is named.
   std::string who = settings.project_id;
   for (const std::string* next :
-       {&settings.project, &settings.application_credential_id, &settings.user_id,
-        &settings.user, &settings.application_credential_name}) {
+       {&settings.project, &settings.application_credential_id, &settings.user_id, &settings.user,
+        &settings.application_credential_name}) {
     if (who.empty()) who = *next;
   }
   store::swift::SwiftOptions options;
   options.container = spec_.source.bucket;
-  options.account =
-      fmt::format("{} {} {}", net::Redacted(settings.auth_url.empty() ? settings.storage_url
-                                                                      : settings.auth_url),
-                  settings.region, net::PercentEncode(who));
+  options.account = fmt::format(
+      "{} {} {}",
+      net::Redacted(settings.auth_url.empty() ? settings.storage_url : settings.auth_url),
+      settings.region, net::PercentEncode(who));
   options.ca_file = settings.ca_file;
   ca_file_ = settings.ca_file;
   credentials_ = auth::MakeKeystone(std::move(settings), *tools_.http, *tools_.clock);

@@ -47,11 +47,11 @@ struct ListingOptions {
 
 using AddObject = std::function<Status(const store::ObjectInfo&)>;
 
-/// Hands everything below `prefix` to `add`, in any order, one call at a time: the first page alone (a small folder costs one
-/// request); if it came back truncated, the key range is split among `threads`, and split again
-/// where one has nothing left to do, so that a flat prefix of a million keys is listed side by side
-/// too. kCorrupt for a listing out of order, outside the prefix, or that does not advance (an
-/// endless one); kNotFound when there is nothing below the prefix.
+/// Hands everything below `prefix` to `add`, in any order, one call at a time: the first page alone
+/// (a small folder costs one request); if it came back truncated, the key range is split among
+/// `threads`, and split again where one has nothing left to do, so that a flat prefix of a million
+/// keys is listed side by side too. kCorrupt for a listing out of order, outside the prefix, or
+/// that does not advance (an endless one); kNotFound when there is nothing below the prefix.
 Status ListAll(store::ObjectStore& store, std::string_view prefix, const ListingOptions& options,
                const CallContext& ctx, const AddObject& add);
 /// The same into `builder`.

@@ -123,6 +123,10 @@ class Retrying final : public ForwardingStore {
                      const CallContext& ctx) override {
     return Repeat(ctx, [&] { return inner().AbortUpload(key, upload, ctx); });
   }
+  Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
+                                              const CallContext& ctx) override {
+    return Repeat(ctx, [&] { return inner().PartDigests(key, version, ctx); });
+  }
   Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
                            const Version& if_version, std::string_view key,
                            const CallContext& ctx) override {
@@ -302,6 +306,11 @@ class Counted final : public ForwardingStore {
                      const CallContext& ctx) override {
     Add(counts_.deletes, 1);
     return Outcome(inner().AbortUpload(key, upload, ctx));
+  }
+  Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
+                                              const CallContext& ctx) override {
+    Add(counts_.gets, 1);
+    return Outcome(inner().PartDigests(key, version, ctx));
   }
   Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
                            const Version& if_version, std::string_view key,

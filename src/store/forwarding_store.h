@@ -62,6 +62,10 @@ class ForwardingStore : public ObjectStore {
                      const CallContext& ctx) override {
     return inner_->AbortUpload(key, upload, ctx);
   }
+  Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
+                                              const CallContext& ctx) override {
+    return inner_->PartDigests(key, version, ctx);
+  }
   Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
                            const Version& if_version, std::string_view key,
                            const CallContext& ctx) override {

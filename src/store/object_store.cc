@@ -69,6 +69,10 @@ Result<Version> ObjectStore::CompleteUpload(std::string_view, std::string_view,
 Status ObjectStore::AbortUpload(std::string_view, std::string_view, const CallContext&) {
   return Lacks(*this, "objects cannot be written in parts");
 }
+Result<std::vector<PartDigest>> ObjectStore::PartDigests(std::string_view, const Version&,
+                                                         const CallContext&) {
+  return Lacks(*this, "it does not tell of parts");
+}
 Result<Version> ObjectStore::CopyFrom(std::string_view, std::string_view, const Version&,
                                       std::string_view, const CallContext&) {
   return Lacks(*this, "the store does not copy by itself");

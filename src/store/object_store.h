@@ -53,6 +53,8 @@ struct ObjectInfo {
   /// A digest of the whole object that the store vouches for; only Stat and Read give it (Read: see
   /// ReadOptions).
   std::optional<digest::Expected> expected;
+  /// Its etag is made of its parts' and is no digest of its bytes, though it may look like one.
+  bool in_parts = false;
   bool archived = false;   ///< must be restored before it can be read (Glacier)
   Metadata metadata = {};  ///< only Stat and Read give it
 };
@@ -122,6 +124,12 @@ struct Part {
   std::string etag = {};  ///< where the store gives one: the MD5 of its bytes
 };
 
+/// What the store holds a piece of an object in parts to.
+struct PartDigest {
+  std::uint64_t size = 0;
+  std::string md5;  ///< 16 bytes
+};
+
 struct BucketInfo {
   std::string name;
   std::optional<std::chrono::system_clock::time_point> created;
@@ -185,6 +193,11 @@ class ObjectStore {
                                          std::span<const Part> parts, const PutOptions& options,
                                          const CallContext& ctx);
   virtual Status AbortUpload(std::string_view key, std::string_view upload, const CallContext& ctx);
+
+  /// Of an object that was stored in parts, where the store tells; in order, and together as large
+  /// as the object.
+  virtual Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
+                                                      const CallContext& ctx);
 
   /// From the same or another bucket of the same server, without moving the bytes here; with their
   /// metadata. kConflict when the source is not `if_version` any more.

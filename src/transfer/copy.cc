@@ -1,5 +1,6 @@
 #include "transfer/copy.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -41,6 +42,8 @@ class Copier {
     LEAT_RETURN_IF_ERROR(List());
     LEAT_RETURN_IF_ERROR(PlanDeletions());
     if (options_.extraneous == Extraneous::kDeleteBefore) Delete();
+    if (no_bucket_ && !options_.dry_run && !from_.items.empty())
+      LEAT_RETURN_IF_ERROR(options_.to.store->MakeBucket(ctx_));
     Transfer();
     if (options_.extraneous == Extraneous::kDeleteDuring ||
         options_.extraneous == Extraneous::kDeleteAfter) {
@@ -89,9 +92,7 @@ class Copier {
   }
 
  private:
-  std::size_t Threads() const {
-    return options_.transfers == 0 ? kTransfers : options_.transfers;
-  }
+  std::size_t Threads() const { return options_.transfers == 0 ? kTransfers : options_.transfers; }
 
   void Fail_(const std::string& path, const std::string& why) {
     const std::lock_guard lock(mutex_);
@@ -113,6 +114,8 @@ class Copier {
       to_ = *std::move(to);
     } else if (to.error().code() != Errc::kNotFound) {
       return std::unexpected(std::move(to).error());
+    } else if (!options_.to.local() && options_.to.only.empty()) {
+      no_bucket_ = true;
     }
     for (const std::string& why : to_.failed) Fail_("", why);
     if (!options_.from.only.empty()) {
@@ -137,8 +140,7 @@ class Copier {
       return Fail(Errc::kInvalid,
                   fmt::format("{} has no files: all {} of {} would be deleted; if that is meant, "
                               "say --delete-everything",
-                              options_.from.url, FormatCount(extraneous_.size()),
-                              options_.to.url));
+                              options_.from.url, FormatCount(extraneous_.size()), options_.to.url));
     }
     if (!from_.failed.empty()) {
       return Fail(Errc::kUnavailable,
@@ -146,10 +148,10 @@ class Copier {
                               options_.from.url, from_.failed.front()));
     }
     if (extraneous_.size() > options_.max_delete) {
-      return Fail(Errc::kInvalid,
-                  fmt::format("{} files of {} would be deleted, and --max-delete allows {}",
-                              FormatCount(extraneous_.size()), options_.to.url,
-                              options_.max_delete));
+      return Fail(
+          Errc::kInvalid,
+          fmt::format("{} files of {} would be deleted, and --max-delete allows {}",
+                      FormatCount(extraneous_.size()), options_.to.url, options_.max_delete));
     }
     return {};
   }
@@ -162,43 +164,41 @@ class Copier {
     if (a.size != b.size) return false;
     if (a.size == 0) return true;
     const bool a_local = options_.from.local(), b_local = options_.to.local();
-    if (a_local && b_local) {
-      if (!deep) return std::unexpected(Error(Errc::kUnsupported, ""));
-      LEAT_ASSIGN_OR_RETURN(const std::string one,
-                            EtagOfFile(options_.from.PathOf(a.path), a.size, 0, ctx_));
-      LEAT_ASSIGN_OR_RETURN(const std::string two,
-                            EtagOfFile(options_.to.PathOf(b.path), b.size, 0, ctx_));
+    const auto md5_of = [&](const std::string& path) -> Result<std::string> {
+      LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
+      auto md5 = Md5OfFile(fd.get(), a.size, ctx_);
+      if (!md5) return Fail(std::move(md5), path);
+      return md5;
+    };
+    const bool can_hash = digest::CanHash(digest::Kind::kMd5) && !a.link && !b.link;
+    if (a_local && b_local && deep && can_hash) {
+      LEAT_ASSIGN_OR_RETURN(const std::string one, md5_of(options_.from.PathOf(a.path)));
+      LEAT_ASSIGN_OR_RETURN(const std::string two, md5_of(options_.to.PathOf(b.path)));
       return one == two;
     }
     if (!a_local && !b_local) {
+      // (two stores may make the same etag of other parts only from the same bytes)
       if (a.version.etag == b.version.etag && !a.version.etag.empty()) return true;
-      if (Md5Of(a.version) && Md5Of(b.version)) return false;
-    } else {
+      if (Md5Of(a) && Md5Of(b)) return false;
+    } else if (a_local != b_local && can_hash && (deep || a.size <= kCheapToHash)) {
       const Item& object = a_local ? b : a;
       const std::string path = a_local ? options_.from.PathOf(a.path) : options_.to.PathOf(b.path);
-      const bool cheap = deep || a.size <= kCheapToHash;
-      const auto parts = PartsOf(object.version);
-      const auto part_size = parts ? PartSizeOf(a.size, *parts) : std::nullopt;
-      if (cheap && !a.link && !b.link && digest::CanHash(digest::Kind::kMd5)) {
-        if (Md5Of(object.version)) {
-          LEAT_ASSIGN_OR_RETURN(const std::string etag, EtagOfFile(path, a.size, 0, ctx_));
-          return etag == Lower_(object.version.etag);
-        }
-        if (part_size) {
-          LEAT_ASSIGN_OR_RETURN(const std::string etag, EtagOfFile(path, a.size, *part_size, ctx_));
-          if (etag == object.version.etag) return true;  // else the size of parts was a wrong guess
-        }
+      if (const auto md5 = Md5Of(object)) {
+        LEAT_ASSIGN_OR_RETURN(const std::string own, md5_of(path));
+        return own == *md5;
+      }
+      const auto parts = PartsOf(a_local ? options_.to : options_.from, object, ctx_);
+      if (!parts.empty()) {
+        LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
+        auto same = HasParts(fd.get(), parts, object.version.etag, 2, ctx_);
+        if (!same) return Fail(std::move(same), path);
+        // Where the size of the parts was a guess, a wrong one tells nothing.
+        if (*same || !parts[0].md5.empty()) return same;
       }
     }
     if (by_size != nullptr) *by_size = true;
     if (deep) return true;
     return Fail(Errc::kUnsupported, "no digest is known");
-  }
-
-  static std::string Lower_(std::string text) {
-    std::ranges::transform(text, text.begin(),
-                           [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c; });
-    return text;
   }
 
   /// A file's own time; of an object what its metadata says, else when it was stored.
@@ -287,7 +287,8 @@ class Copier {
       return;
     }
     if (pair.target != nullptr && options_.backup) {
-      if (const Status done = Backup(*pair.target); !done) return Fail_(name, done.error().message());
+      if (const Status done = Backup(*pair.target); !done)
+        return Fail_(name, done.error().message());
     }
     const Result<Moved> moved = mover_.Move(options_.from, item, options_.to, ctx_);
     if (!moved) {
@@ -353,6 +354,7 @@ class Copier {
   Listed from_, to_;
   std::vector<Pair> pairs_;
   std::vector<const Item*> extraneous_;
+  bool no_bucket_ = false;
   std::mutex mutex_;  // guards report_
   CopyReport report_;
 };

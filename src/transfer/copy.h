@@ -45,9 +45,9 @@ struct CopyOptions {
   std::optional<Place> backup = {};       ///< where what is replaced or deleted goes
   bool verify = true;
   bool dry_run = false;
-  std::size_t transfers = 0;  ///< files at once; 0: chosen
-  std::size_t streams = 0;    ///< requests of one large file at once; 0: chosen
-  std::uint64_t cutoff = 0;   ///< from this size on in parts or ranges; 0: chosen
+  std::size_t transfers = 0;           ///< files at once; 0: chosen
+  std::size_t streams = 0;             ///< requests of one large file at once; 0: chosen
+  std::uint64_t cutoff = 0;            ///< from this size on in parts or ranges; 0: chosen
   std::uint64_t bytes_per_second = 0;  ///< 0: no limit
   std::string state_dir = {};          ///< where uploads under way are noted; "": nowhere
   MemoryBudget* budget = nullptr;      ///< of what is in memory on its way; outlives the call
@@ -69,7 +69,8 @@ struct CopyReport {
   std::map<std::string, std::uint64_t, std::less<>> verified;  ///< files by what: "MD5"
   std::uint64_t unverified = 0;                                ///< the store gives no digest
   std::uint64_t errors = 0;
-  std::vector<std::pair<std::string, std::string>> failed;  ///< files and sentences, the first 1,000
+  std::vector<std::pair<std::string, std::string>>
+      failed;  ///< files and sentences, the first 1,000
 };
 
 /// Goes on after a file's failure; what it says is in the report. An error is one of all: no

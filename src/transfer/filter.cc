@@ -34,8 +34,8 @@ bool InClass(std::string_view pattern, std::size_t& at, char c) {
 bool Match(std::string_view pattern, std::string_view path) {
   constexpr std::size_t kNone = static_cast<std::size_t>(-1);
   std::size_t p = 0, t = 0;
-  std::size_t star = kNone, star_at = 0;      // behind "*", and how far it reaches
-  std::size_t stars = kNone, stars_at = 0;    // the same of "**"
+  std::size_t star = kNone, star_at = 0;    // behind "*", and how far it reaches
+  std::size_t stars = kNone, stars_at = 0;  // the same of "**"
   for (;;) {
     if (p < pattern.size() && pattern[p] == '*') {
       if (p + 1 < pattern.size() && pattern[p + 1] == '*') {
@@ -149,7 +149,8 @@ bool Glob::Matches(std::string_view path) const {
   for (const std::string& pattern : alternatives_) {
     if (Match(pattern, path)) return true;
     if (rooted_) continue;
-    for (std::size_t slash = path.find('/'); slash != path.npos; slash = path.find('/', slash + 1)) {
+    for (std::size_t slash = path.find('/'); slash != path.npos;
+         slash = path.find('/', slash + 1)) {
       if (Match(pattern, path.substr(slash + 1))) return true;
     }
   }

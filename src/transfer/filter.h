@@ -1,5 +1,5 @@
-// Which files of a folder are meant: --include, --exclude, --filter-from, --files-from and sizes, as
-// rclone has them. https://rclone.org/filtering/
+// Which files of a folder are meant: --include, --exclude, --filter-from, --files-from and sizes,
+// as rclone has them. https://rclone.org/filtering/
 #ifndef LEAT_TRANSFER_FILTER_H_
 #define LEAT_TRANSFER_FILTER_H_
 

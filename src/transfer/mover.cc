@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "os/file.h"
 #include "snapshot/key_rules.h"
+#include "store/http_answer.h"
 
 namespace leat::transfer {
 namespace {
@@ -22,6 +23,7 @@ namespace {
 constexpr std::uint64_t kCutoff = 16 * kMiB;
 constexpr std::uint64_t kRange = 8 * kMiB;
 constexpr std::size_t kStreams = 8;
+constexpr std::uint64_t kLargestRange = 64 * kMiB;
 
 std::string FolderOf(std::string_view path) {
   const std::size_t slash = path.rfind('/');
@@ -90,6 +92,17 @@ Status HashRange(int fd, std::uint64_t offset, std::uint64_t length, digest::Has
   return {};
 }
 
+/// Whether parts with those MD5s are the object's.
+bool SameParts(const std::vector<store::PartDigest>& parts, const std::vector<std::string>& md5s,
+               const std::string& etag) {
+  digest::Hasher all(digest::Kind::kMd5);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (!parts[i].md5.empty() && parts[i].md5 != md5s[i]) return false;
+    all.Update(AsBytes(md5s[i]));
+  }
+  return !parts[0].md5.empty() || ToHex(AsBytes(all.Finish())) == etag.substr(0, 32);
+}
+
 }  // namespace
 
 bool Bandwidth::Take(std::uint64_t bytes, const CallContext& ctx) {
@@ -99,8 +112,8 @@ bool Bandwidth::Take(std::uint64_t bytes, const CallContext& ctx) {
     const std::lock_guard lock(mutex_);
     const auto now = std::chrono::steady_clock::now();
     free_at_ = std::max(free_at_, now) +
-               std::chrono::nanoseconds(static_cast<std::int64_t>(
-                   1e9 * static_cast<double>(bytes) / static_cast<double>(rate_)));
+               std::chrono::nanoseconds(static_cast<std::int64_t>(1e9 * static_cast<double>(bytes) /
+                                                                  static_cast<double>(rate_)));
     until = free_at_;
   }
   while (std::chrono::steady_clock::now() < until) {
@@ -111,53 +124,70 @@ bool Bandwidth::Take(std::uint64_t bytes, const CallContext& ctx) {
   return true;
 }
 
-std::optional<std::string> Md5Of(const store::Version& version) {
-  if (version.etag.size() != 32) return std::nullopt;
-  auto bytes = FromHex(version.etag);
+std::optional<std::string> Md5Of(const Item& item) {
+  if (item.in_parts || item.version.etag.size() != 32) return std::nullopt;
+  auto bytes = FromHex(item.version.etag);
   if (!bytes) return std::nullopt;
   return *std::move(bytes);
 }
 
-std::optional<std::size_t> PartsOf(const store::Version& version) {
-  const std::string_view etag = version.etag;
-  if (etag.size() < 34 || etag[32] != '-') return std::nullopt;
-  std::size_t parts = 0;
-  for (const char c : etag.substr(33)) {
-    if (c < '0' || c > '9' || parts > 100'000) return std::nullopt;
-    parts = parts * 10 + static_cast<std::size_t>(c - '0');
+std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
+                                       const CallContext& ctx) {
+  if (!digest::CanHash(digest::Kind::kMd5) || !item.in_parts) return {};
+  const std::string_view etag = item.version.etag;
+  if (etag.size() < 34 || etag[32] != '-') {
+    auto told = place.store->PartDigests(place.KeyOf(item.path), item.version, ctx);
+    if (!told) return {};
+    std::uint64_t together = 0;
+    for (const store::PartDigest& part : *told) together += part.size;
+    return together == item.size ? *std::move(told) : std::vector<store::PartDigest>();
   }
-  return parts == 0 ? std::nullopt : std::optional(parts);
-}
-
-std::optional<std::uint64_t> PartSizeOf(std::uint64_t size, std::size_t parts) {
-  if (parts == 1) return std::max<std::uint64_t>(size, 1);
-  const auto fits = [&](std::uint64_t part) { return (size + part - 1) / part == parts; };
+  const std::uint64_t count = store::ParseDecimal(etag.substr(33)).value_or(0);
+  if (count == 0 || count > 100'000) return {};
+  const auto fits = [&](std::uint64_t part) {
+    return part > 0 && (item.size + part - 1) / part == count;
+  };
   // What clients use: leat and aws 8 MiB, rclone and boto 5 or 8, s3cmd 15, others powers of two.
+  std::uint64_t size = count == 1 ? item.size : 0;
   for (const std::uint64_t mib : {8, 5, 16, 15, 32, 64, 10, 50, 100, 128, 256, 512, 1024}) {
-    if (fits(mib * kMiB)) return mib * kMiB;
+    if (size == 0 && fits(mib * kMiB)) size = mib * kMiB;
   }
-  const std::uint64_t least = (size / parts + kMiB - 1) / kMiB * kMiB;
-  return least > 0 && fits(least) ? std::optional(least) : std::nullopt;
+  const std::uint64_t least = (item.size / count + kMiB - 1) / kMiB * kMiB;
+  if (size == 0 && fits(least)) size = least;
+  std::vector<store::PartDigest> parts;
+  for (std::uint64_t at = 0; size > 0 && at < item.size; at += size)
+    parts.push_back({std::min(size, item.size - at), ""});
+  return parts;
 }
 
-Result<std::string> EtagOfFile(const std::string& path, std::uint64_t size,
-                               std::uint64_t part_size, const CallContext& ctx) {
-  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
-  if (part_size == 0) {
-    digest::Hasher md5(digest::Kind::kMd5);
-    if (Status hashed = HashRange(fd.get(), 0, size, md5, ctx); !hashed)
-      return Fail(std::move(hashed), path);
-    return ToHex(AsBytes(md5.Finish()));
+Result<std::string> Md5OfFile(int fd, std::uint64_t size, const CallContext& ctx) {
+  digest::Hasher md5(digest::Kind::kMd5);
+  LEAT_RETURN_IF_ERROR(HashRange(fd, 0, size, md5, ctx));
+  return md5.Finish();
+}
+
+Result<bool> HasParts(int fd, const std::vector<store::PartDigest>& parts, const std::string& etag,
+                      std::size_t threads, const CallContext& ctx) {
+  std::vector<std::uint64_t> offsets;
+  std::uint64_t offset = 0;
+  for (const store::PartDigest& part : parts) {
+    offsets.push_back(offset);
+    offset += part.size;
   }
-  digest::Hasher all(digest::Kind::kMd5);
-  std::size_t parts = 0;
-  for (std::uint64_t at = 0; at < size; at += part_size, ++parts) {
+  std::vector<std::string> md5s(parts.size());
+  std::mutex mutex;
+  std::optional<Error> failure;
+  ParallelFor(parts.size(), threads, [&](std::size_t i) {
     digest::Hasher md5(digest::Kind::kMd5);
-    if (Status hashed = HashRange(fd.get(), at, std::min(part_size, size - at), md5, ctx); !hashed)
-      return Fail(std::move(hashed), path);
-    all.Update(AsBytes(md5.Finish()));
-  }
-  return ToHex(AsBytes(all.Finish())) + "-" + std::to_string(parts);
+    const Status hashed = HashRange(fd, offsets[i], parts[i].size, md5, ctx);
+    if (hashed) md5s[i] = md5.Finish();
+    if (hashed) return true;
+    const std::lock_guard lock(mutex);
+    if (!failure) failure = hashed.error();
+    return false;
+  });
+  if (failure) return std::unexpected(*failure);
+  return SameParts(parts, md5s, etag);
 }
 
 Mover::Mover(const CopyOptions& options, CopyProgress& progress)
@@ -174,8 +204,7 @@ Result<Moved> Mover::Move(const Place& from, const Item& item, const Place& to,
   if (from.SameServer(to) && item.size <= to.store->upload_limits().max_put) {
     Result<store::Version> copied = Fail(Errc::kInternal, "");
     for (int tries = 0; tries < 2; ++tries) {
-      copied = to.store->CopyFrom(from.bucket(), from.KeyOf(item.path), item.version,
-                                  key, ctx);
+      copied = to.store->CopyFrom(from.bucket(), from.KeyOf(item.path), item.version, key, ctx);
       if (copied || copied.error().code() != Errc::kNotFound || tries > 0) break;
       if (!MakeBucketOnce(to, ctx)) break;
     }
@@ -218,8 +247,8 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
   const std::string path = to.NameFor(item);
   const bool as_link = options_.links == Links::kKeep && path.ends_with(kLinkSuffix);
   if (snapshot::FindProblem(path) != snapshot::KeyProblem::kNone) {
-    return Fail(Errc::kInvalid, fmt::format("{}: {}", from.NameOf(item.path),
-                                            snapshot::WhyLeftOut(path)));
+    return Fail(Errc::kInvalid,
+                fmt::format("{}: {}", from.NameOf(item.path), snapshot::WhyLeftOut(path)));
   }
   const std::string below = FolderOf(path);
   const std::string folder = below.empty() ? to.folder : to.folder + "/" + below;
@@ -227,10 +256,10 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
   LEAT_RETURN_IF_ERROR(MakeFolder(folder));
   if (as_link && item.size < 4096 && !from.local()) {
     std::string target(item.size, '\0');
-    LEAT_ASSIGN_OR_RETURN(
-        const std::size_t got,
-        store::ReadInto(*from.store, from.KeyOf(item.path), std::as_writable_bytes(std::span(target)),
-                        {.if_version = item.version}, ctx));
+    LEAT_ASSIGN_OR_RETURN(const std::size_t got,
+                          store::ReadInto(*from.store, from.KeyOf(item.path),
+                                          std::as_writable_bytes(std::span(target)),
+                                          {.if_version = item.version}, ctx));
     target.resize(got);
     const std::string link = folder + "/" + name.substr(0, name.size() - kLinkSuffix.size());
     ::unlink(link.c_str());
@@ -246,8 +275,8 @@ Result<Moved> Mover::DownloadWhole(const Place& from, const Item& item, const st
                                    const std::string& name, const CallContext& ctx) {
   const std::string key = from.KeyOf(item.path);
   for (int tries = 0;; ++tries) {
-    LEAT_ASSIGN_OR_RETURN(
-        const auto file, PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
+    LEAT_ASSIGN_OR_RETURN(const auto file,
+                          PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
     std::optional<Verifier> verifier;
     std::uint64_t position = 0;
     std::int64_t mtime = item.mtime_ns;
@@ -277,8 +306,8 @@ Result<Moved> Mover::DownloadWhole(const Place& from, const Item& item, const st
       return std::unexpected(std::move(error));
     };
     if (!got) return give_up(got.error());
-    Result<std::string> verified = verifier ? verifier->Finish(from.NameOf(item.path))
-                                            : Result<std::string>(std::string());
+    Result<std::string> verified =
+        verifier ? verifier->Finish(from.NameOf(item.path)) : Result<std::string>(std::string());
     if (!verified) {
       // Damage on the way does not come twice; what the store itself has wrong does.
       auto failed = give_up(verified.error());
@@ -300,17 +329,25 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   const std::optional<digest::Expected> expected =
       options_.verify ? ExpectedOf(info) : std::nullopt;
   // An object in parts is held to its parts' MD5s, each by the thread that brings it.
-  const auto parts = PartsOf(info.version);
+  std::vector<store::PartDigest> parts;
+  if (options_.verify && !expected)
+    parts = PartsOf(
+        from,
+        {.path = item.path, .size = item.size, .version = info.version, .in_parts = info.in_parts},
+        ctx);
+  // Parts of one size, but for the last, are brought as ranges; others are looked at afterwards.
   std::optional<std::uint64_t> part_size;
-  if (options_.verify && !expected && parts && digest::CanHash(digest::Kind::kMd5))
-    part_size = PartSizeOf(item.size, *parts);
+  if (!parts.empty() && parts[0].size <= kLargestRange && parts.back().size <= parts[0].size &&
+      std::all_of(parts.begin(), parts.end() - 1,
+                  [&](const auto& part) { return part.size == parts[0].size; })) {
+    part_size = parts[0].size;
+  }
   const std::uint64_t range = part_size.value_or(kRange);
-  LEAT_ASSIGN_OR_RETURN(
-      const auto file,
-      PartialFile::Open(folder, name, item.size,
-                        fmt::format("{}\n{}\n{}\n{}", from.store->Identity(), key,
-                                    info.version.etag, info.version.version_id),
-                        range));
+  LEAT_ASSIGN_OR_RETURN(const auto file,
+                        PartialFile::Open(folder, name, item.size,
+                                          fmt::format("{}\n{}\n{}\n{}", from.store->Identity(), key,
+                                                      info.version.etag, info.version.version_id),
+                                          range));
   const std::size_t count = file->ranges();
   std::vector<std::string> md5s(part_size ? count : 0);
   std::atomic<std::uint64_t> resumed{0}, brought{0};
@@ -354,7 +391,8 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
         ctx);
     if (!got) return got;
     if (position != end)
-      return Fail(Errc::kCorrupt, from.NameOf(item.path) + ": fewer bytes arrived than were asked for");
+      return Fail(Errc::kCorrupt,
+                  from.NameOf(item.path) + ": fewer bytes arrived than were asked for");
     if (md5) md5s[i] = md5->Finish();
     return file->Done(i);
   };
@@ -401,12 +439,13 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   if (expected) {
     if (whole->Finish() != expected->value) return wrong(digest::KindName(expected->kind));
     moved.verified_by = digest::KindName(expected->kind);
-  } else if (part_size) {
-    digest::Hasher all(digest::Kind::kMd5);
-    for (const std::string& md5 : md5s) all.Update(AsBytes(md5));
-    // The size of the parts is a guess: where it is wrong, nothing is known.
-    if (ToHex(AsBytes(all.Finish())) == info.version.etag.substr(0, 32))
-      moved.verified_by = "MD5 of each part";
+  } else if (!parts.empty()) {
+    Result<bool> same = part_size ? Result<bool>(SameParts(parts, md5s, info.version.etag))
+                                  : HasParts(file->fd(), parts, info.version.etag, streams_, ctx);
+    if (!same) return std::unexpected(std::move(same).error());
+    // Where the size of the parts was a guess, a wrong one tells nothing.
+    if (!*same && !parts[0].md5.empty()) return wrong("MD5s of its parts");
+    if (*same) moved.verified_by = "MD5 of each part";
   }
   LEAT_RETURN_IF_ERROR(file->Publish(TimeOf(info)));
   return moved;
@@ -427,8 +466,8 @@ Result<Moved> Mover::CopyLocal(const Place& from, const Item& item, const std::s
     return Moved{.bytes = item.size, .verified_by = ""};
   }
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd in, os::Open(path, O_RDONLY));
-  LEAT_ASSIGN_OR_RETURN(
-      const auto file, PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
+  LEAT_ASSIGN_OR_RETURN(const auto file,
+                        PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
   const auto give_up = [&](std::unexpected<Error> error) {
     file->Discard();
     return error;
@@ -441,7 +480,8 @@ Result<Moved> Mover::CopyLocal(const Place& from, const Item& item, const std::s
     if (data < 0 && errno == ENXIO) break;
     at = data < 0 ? at : static_cast<std::uint64_t>(data);
     if (at >= item.size) break;
-    const auto piece = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), item.size - at));
+    const auto piece =
+        std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), item.size - at));
     if (!bandwidth_.Take(piece.size(), ctx)) return give_up(Fail(Errc::kCancelled, "cancelled"));
     Status done = os::PreadAll(in.get(), piece, at);
     if (done) done = file->Write(piece, at);

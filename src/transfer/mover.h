@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/context.h"
 #include "base/error.h"
@@ -78,15 +79,16 @@ class Mover {
 };
 
 /// The MD5 of a plain object, by its etag; nullopt for others.
-std::optional<std::string> Md5Of(const store::Version& version);
-/// Of an object in `parts` parts ("...-12"); nullopt for others.
-std::optional<std::size_t> PartsOf(const store::Version& version);
-/// The size of all parts but the last, where the number of parts leaves one usual size; nullopt
-/// else.
-std::optional<std::uint64_t> PartSizeOf(std::uint64_t size, std::size_t parts);
-/// Of a file of this machine, as S3 makes the etag of parts of that size; whole for 0. As text.
-Result<std::string> EtagOfFile(const std::string& path, std::uint64_t size,
-                               std::uint64_t part_size, const CallContext& ctx);
+std::optional<std::string> Md5Of(const Item& item);
+/// The parts of an object, as the store tells them or as S3's etag ("...-12") lets guess: without
+/// MD5s then, since they are told together. Empty where nothing is known.
+std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
+                                       const CallContext& ctx);
+/// Whether a file has the MD5s of those parts, or together the etag of the object in parts.
+Result<bool> HasParts(int fd, const std::vector<store::PartDigest>& parts, const std::string& etag,
+                      std::size_t threads, const CallContext& ctx);
+/// The MD5 of a file's first `size` bytes.
+Result<std::string> Md5OfFile(int fd, std::uint64_t size, const CallContext& ctx);
 
 }  // namespace leat::transfer
 

@@ -38,16 +38,14 @@ std::uint64_t BootHash() {
 }  // namespace
 
 Status SetFileTime(int fd, std::int64_t mtime_ns) {
-  const std::int64_t seconds =
-      mtime_ns / 1'000'000'000 - (mtime_ns % 1'000'000'000 < 0 ? 1 : 0);
+  const std::int64_t seconds = mtime_ns / 1'000'000'000 - (mtime_ns % 1'000'000'000 < 0 ? 1 : 0);
   const timespec times[2] = {{0, UTIME_OMIT}, {seconds, mtime_ns - seconds * 1'000'000'000}};
   if (::futimens(fd, times) != 0) return FailErrno(errno, "setting the file's time");
   return {};
 }
 
 Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder,
-                                                       const std::string& name,
-                                                       std::uint64_t size,
+                                                       const std::string& name, std::uint64_t size,
                                                        std::string_view identity,
                                                        std::uint64_t range) {
   std::unique_ptr<PartialFile> file(new PartialFile);
@@ -58,8 +56,7 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
       std::max<std::uint64_t>(1, size / range + (size % range != 0 ? 1 : 0)));
   // The same name each time: the next attempt finds it. Where another process is at it, one of our
   // own.
-  file->temporary_ =
-      fmt::format("{}/{}{:016x}", folder, kTemporary, digest::Xxh3(AsBytes(name)));
+  file->temporary_ = fmt::format("{}/{}{:016x}", folder, kTemporary, digest::Xxh3(AsBytes(name)));
   if (auto fd = os::OpenLocked(file->temporary_, O_RDWR | O_CREAT, 0666)) {
     file->fd_ = std::move(*fd);
   } else if (fd.error().code() != Errc::kConflict) {
@@ -73,9 +70,8 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
     if (::ftruncate(file->fd_.get(), 0) != 0) return FailErrno(errno, file->path_);
     return file;
   }
-  const Trailer wanted{.identity = digest::Xxh3(AsBytes(identity)),
-                       .range = range,
-                       .boot = BootHash()};
+  const Trailer wanted{
+      .identity = digest::Xxh3(AsBytes(identity)), .range = range, .boot = BootHash()};
   const std::uint64_t whole = size + sizeof(Trailer) + file->there_.size();
   struct stat st;
   if (::fstat(file->fd_.get(), &st) != 0) return FailErrno(errno, file->temporary_);
@@ -84,8 +80,7 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
       os::PreadAll(file->fd_.get(), {reinterpret_cast<std::byte*>(&there), sizeof(there)}, size) &&
       std::memcmp(&there, &wanted, sizeof(there)) == 0) {
     std::string marks(file->there_.size(), '\0');
-    LEAT_RETURN_IF_ERROR(os::PreadAll(file->fd_.get(),
-                                      std::as_writable_bytes(std::span(marks)),
+    LEAT_RETURN_IF_ERROR(os::PreadAll(file->fd_.get(), std::as_writable_bytes(std::span(marks)),
                                       size + sizeof(Trailer)));
     for (std::size_t i = 0; i < marks.size(); ++i) file->there_[i] = marks[i];
     return file;

@@ -47,8 +47,8 @@ class Walk {
       Entry(fd, path.empty() ? std::string(name) : path + "/" + std::string(name), entry->d_name,
             depth);
     }
-    if (errno != 0) out_.failed.push_back(fmt::format("{}: {}", place_.PathOf(path),
-                                                      std::strerror(errno)));
+    if (errno != 0)
+      out_.failed.push_back(fmt::format("{}: {}", place_.PathOf(path), std::strerror(errno)));
     if (!any && !path.empty()) out_.empty_folders.push_back(path);
     return {};
   }
@@ -131,7 +131,10 @@ Status ListFolder(const Place& place, const ListRequest& request, const CallCont
 }
 
 Item ItemOf(std::string path, const store::ObjectInfo& info) {
-  Item item{.path = std::move(path), .size = info.size, .version = info.version};
+  Item item{.path = std::move(path),
+            .size = info.size,
+            .version = info.version,
+            .in_parts = info.in_parts};
   if (info.modified) {
     item.mtime_ns =
         std::chrono::duration_cast<std::chrono::nanoseconds>(info.modified->time_since_epoch())

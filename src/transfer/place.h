@@ -48,6 +48,7 @@ struct Item {
   /// Of a file its own; of an object when it was stored, until its metadata is asked for.
   std::int64_t mtime_ns = 0;
   store::Version version = {};  ///< of an object
+  bool in_parts = false;        ///< the etag is no digest of its bytes
   bool link = false;            ///< a symbolic link that is kept as one: its target is the contents
 };
 

@@ -64,8 +64,8 @@ class SourceFile {
         st.st_mtim.tv_sec * 1'000'000'000LL + st.st_mtim.tv_nsec == item_.mtime_ns) {
       return {};
     }
-    return Fail(Errc::kConflict, from_.PathOf(item_.path) +
-                                     " was changed while it was copied; it is not stored");
+    return Fail(Errc::kConflict,
+                from_.PathOf(item_.path) + " was changed while it was copied; it is not stored");
   }
 
   /// What tells its bytes apart from others.
@@ -168,8 +168,8 @@ void UploadNotes::Remove() {
 
 void AbortForgotten(const std::string& dir, store::ObjectStore& store, std::string_view prefix,
                     std::int64_t before, const CallContext& ctx) {
-  const auto names = dir.empty() ? Result<std::vector<std::string>>(std::vector<std::string>())
-                                 : os::ListDir(dir);
+  const auto names =
+      dir.empty() ? Result<std::vector<std::string>>(std::vector<std::string>()) : os::ListDir(dir);
   if (!names) return;
   for (const std::string& name : *names) {
     if (name.ends_with(".lock")) continue;
@@ -214,10 +214,10 @@ Result<Moved> Mover::UploadWhole(const Place& from, const Item& item, const Plac
     digest::Hasher hasher(info->expected->kind);
     hasher.Update(bytes);
     if (hasher.Finish() != info->expected->value) {
-      return Fail(Errc::kCorrupt, fmt::format("{}: the bytes that arrived do not have the {} that "
-                                              "the store promised",
-                                              from.NameOf(item.path),
-                                              digest::KindName(info->expected->kind)));
+      return Fail(Errc::kCorrupt,
+                  fmt::format("{}: the bytes that arrived do not have the {} that "
+                              "the store promised",
+                              from.NameOf(item.path), digest::KindName(info->expected->kind)));
     }
   }
   if (!bandwidth_.Take(item.size, ctx)) return Fail(Errc::kCancelled, "cancelled");
@@ -240,13 +240,13 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   const std::string key = to.KeyOf(to.NameFor(item));
   const store::UploadLimits limits = store.upload_limits();
   const std::uint64_t least = (item.size + limits.max_parts - 1) / limits.max_parts;
-  const std::uint64_t part_size = std::max({kLeastPart, limits.min_part,
-                                            (least + kMiB - 1) / kMiB * kMiB});
+  const std::uint64_t part_size =
+      std::max({kLeastPart, limits.min_part, (least + kMiB - 1) / kMiB * kMiB});
   const std::size_t count = (item.size + part_size - 1) / part_size;
   std::optional<store::ObjectInfo> info;
   if (!from.local()) {
-    LEAT_ASSIGN_OR_RETURN(info, from.store->Stat(from.KeyOf(item.path), item.version.version_id,
-                                                 ctx));
+    LEAT_ASSIGN_OR_RETURN(info,
+                          from.store->Stat(from.KeyOf(item.path), item.version.version_id, ctx));
     if (!store::SameVersion(item.version, info->version))
       return store::FailReplaced(from.NameOf(item.path), item.version, info->version);
   }

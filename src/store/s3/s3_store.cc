@@ -60,6 +60,7 @@ ObjectInfo InfoOf(std::string_view key, const net::HttpResponse& response) {
   info.key = key;
   info.version = VersionOf(response);
   info.modified = net::ParseHttpDate(Header(response, "Last-Modified"));
+  info.in_parts = info.version.etag.find('-') != std::string::npos;
   const std::string archive = Header(response, "x-amz-archive-status");
   const bool restored =
       Header(response, "x-amz-restore").find("ongoing-request=\"false\"") != std::string::npos;

@@ -58,6 +58,7 @@ Result<ObjectInfo> ParseEntry(const pugi::xml_node& contents, bool encoded) {
       info.size = size.value_or(0);
     } else if (Is(field, "ETag")) {
       info.version.etag = UnquoteEtag(TextOf(field));
+      info.in_parts = info.version.etag.find('-') != std::string::npos;
     } else if (Is(field, "LastModified")) {
       info.modified = net::ParseIsoDate(field.child_value());
     } else if (Is(field, "StorageClass")) {

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "net/url.h"
 #include "store/http_answer.h"
@@ -51,6 +52,7 @@ Result<Listing> ParseListing(std::string_view document) {
     info.modified = DateOf(Text(entry, "last_modified"));
     // "hash" is that of a static large object's manifest; the object's own is beside it.
     const std::string whole = Text(entry, "slo_etag");
+    info.in_parts = !whole.empty();
     info.version.etag = UnquoteEtag(whole.empty() ? Text(entry, "hash") : whole);
     if (info.size == 0 && Text(entry, "content_type") != "application/directory")
       listing.empty.push_back(listing.objects.size());
@@ -74,6 +76,22 @@ Result<std::vector<BucketInfo>> ParseContainers(std::string_view document) {
     out.push_back(std::move(info));
   }
   return out;
+}
+
+Result<std::vector<PartDigest>> ParseManifest(std::string_view document) {
+  const json entries = Parse(document);
+  if (!entries.is_array()) return Fail(Errc::kCorrupt, "the manifest is no JSON array");
+  std::vector<PartDigest> parts;
+  for (const json& entry : entries) {
+    if (!entry.is_object()) return Fail(Errc::kCorrupt, "the manifest has an entry that is none");
+    const auto size = Number(entry, "bytes");
+    auto md5 = FromHex(Text(entry, "hash"));
+    // A range of a segment, or a segment that is a large object itself: its hash is another's.
+    if (entry.contains("range") || entry.contains("sub_slo") || !size || !md5 || md5->size() != 16)
+      return Fail(Errc::kUnsupported, "the manifest has a segment without a digest of its own");
+    parts.push_back({*size, *std::move(md5)});
+  }
+  return parts;
 }
 
 std::string WriteManifest(const std::vector<Segment>& segments) {

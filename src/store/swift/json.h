@@ -27,6 +27,8 @@ struct Segment {
   std::string etag;
   std::uint64_t size = 0;
 };
+/// What multipart-manifest=get answers with.
+Result<std::vector<PartDigest>> ParseManifest(std::string_view document);
 std::string WriteManifest(const std::vector<Segment>& segments);
 /// What a bulk delete could not remove: "name: 403 Forbidden"; empty for nothing. kCorrupt for what
 /// is no such answer.

@@ -52,6 +52,7 @@ ObjectInfo InfoOf(std::string_view key, const net::HttpResponse& response) {
   info.key = key;
   info.version = VersionOf(response);
   info.modified = net::ParseHttpDate(Header(response, "Last-Modified"));
+  info.in_parts = IsLarge(response);
   for (const auto& [name, value] : response.headers.fields()) {
     constexpr std::string_view kMeta = "x-object-meta-";
     std::string lower = Lower(name);
@@ -196,6 +197,7 @@ class SwiftStore final : public ObjectStore {
       if (!whole) return std::unexpected(std::move(whole).error());
       page.objects[i].size = whole->size;
       page.objects[i].version.etag = whole->version.etag;
+      page.objects[i].in_parts = whole->in_parts;
     }
     return page;
   }
@@ -310,6 +312,30 @@ class SwiftStore final : public ObjectStore {
     return {};
   }
 
+  Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
+                                              const CallContext& ctx) override {
+    LEAT_RETURN_IF_ERROR(CheckKey(key));
+    Spec spec{.path = PathOf(key), .query = "multipart-manifest=get&format=json"};
+    if (!version.version_id.empty()) spec.query += "&" + VersionQuery(version.version_id);
+    bool is_manifest = false;
+    std::string body;
+    spec.on_response = [&](const net::HttpResponse& response) -> Status {
+      is_manifest = Lower(Header(response, "X-Static-Large-Object")) == "true";
+      return is_manifest ? Status() : Fail(Errc::kUnsupported, UrlOf(key) + " has no segments");
+    };
+    spec.sink = [&](std::span<const std::byte> piece) -> Status {
+      if (body.size() + piece.size() > 64 * kMiB)
+        return Fail(Errc::kCorrupt, UrlOf(key) + ": the manifest does not end");
+      body += AsText(piece);
+      return {};
+    };
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    if (!Ok(response)) return Explain(key, response);
+    auto parts = ParseManifest(body);
+    if (!parts) return Fail(std::move(parts), UrlOf(key));
+    return parts;
+  }
+
   Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
                            const Version& if_version, std::string_view key,
                            const CallContext& ctx) override {
@@ -339,7 +365,11 @@ class SwiftStore final : public ObjectStore {
     LEAT_ASSIGN_OR_RETURN(
         const net::HttpResponse response,
         Send({.method = "DELETE", .path = net::PercentEncode(options_.container)}, "", ctx));
-    if (Ok(response) || response.status == 404) return {};
+    if (Ok(response) || response.status == 404) {
+      // Where its large objects' segments lay, if that is empty too.
+      (void)Send({.method = "DELETE", .path = net::PercentEncode(SegmentsContainer())}, "", ctx);
+      return {};
+    }
     if (response.status == 409) return Fail(Errc::kConflict, name_ + " is not empty");
     return Explain("", response);
   }
