@@ -2,13 +2,17 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -41,10 +45,12 @@ class Interruptible {
     }
     ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
     signals_.Reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    over_.Reset(::eventfd(0, EFD_CLOEXEC));
     watcher_ = std::jthread([this, set](const std::stop_token& done) {
+      const std::stop_callback wake(done, [this] { ::eventfd_write(over_.get(), 1); });
       while (!done.stop_requested()) {
-        pollfd polled{signals_.get(), POLLIN, 0};
-        if (::poll(&polled, 1, 100) <= 0) continue;
+        pollfd polled[2] = {{signals_.get(), POLLIN, 0}, {over_.get(), POLLIN, 0}};
+        if (::poll(polled, 2, -1) <= 0 || polled[0].revents == 0) continue;
         signalfd_siginfo info;
         if (::read(signals_.get(), &info, sizeof(info)) != sizeof(info)) continue;
         signal_ = static_cast<int>(info.ssi_signo);
@@ -60,7 +66,7 @@ class Interruptible {
  private:
   std::stop_source stop_;
   std::atomic<int> signal_{0};
-  os::UniqueFd signals_;
+  os::UniqueFd signals_, over_;
   std::jthread watcher_;
 };
 
@@ -247,9 +253,12 @@ class Ticker {
   explicit Ticker(const transfer::CopyProgress& progress)
       : progress_(progress), began_(steady_clock::now()) {
     thread_ = std::jthread([this](const std::stop_token& stop) {
-      while (!stop.stop_requested()) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));
-        if (++ticks_ % 5 == 0) Show();
+      std::mutex mutex;
+      std::condition_variable_any tick;
+      std::unique_lock lock(mutex);
+      while (!tick.wait_for(lock, stop, std::chrono::milliseconds(500),
+                            [&] { return stop.stop_requested(); })) {
+        Show();
       }
     });
   }
@@ -285,7 +294,6 @@ class Ticker {
 
   const transfer::CopyProgress& progress_;
   const steady_clock::time_point began_;
-  int ticks_ = 0;
   std::jthread thread_;
 };
 
