@@ -533,6 +533,11 @@ int RemoveFiles(const MoveCommand& command) {
     if (side->spec.source.kind == job::Source::Kind::kHttp)
       return Fail(Errc::kInvalid, place.url + ": nothing can be removed from a web server");
     if (place.only.empty() && !command.recursive && !command.rmdirs) {
+      if (!place.local()) {
+        LEAT_ASSIGN_OR_RETURN(const store::ListPage page,
+                              place.store->List(place.prefix, {.max_keys = 1}, ctx));
+        if (page.objects.empty()) return Fail(Errc::kNotFound, place.url + ": there is nothing");
+      }
       return Fail(Errc::kInvalid, place.url + " is a folder; -r removes all that lies below it");
     }
     LEAT_ASSIGN_OR_RETURN(const transfer::Filter filter, MakeFilter(command));

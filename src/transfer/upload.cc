@@ -155,7 +155,12 @@ std::optional<UploadNote> UploadNotes::Read() const {
 }
 
 Status UploadNotes::Write(const UploadNote& note) {
-  return path_.empty() ? Status() : os::WriteFileAtomic(path_, note.Encode());
+  if (path_.empty()) return {};
+  // At once and without a sync: a process that is killed before it is noted leaves an upload that
+  // nobody knows of. A torn note is none.
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path_, O_WRONLY | O_CREAT | O_TRUNC));
+  const std::string text = note.Encode();
+  return os::PwriteAll(fd.get(), AsBytes(text), 0);
 }
 
 void UploadNotes::Remove() {

@@ -4,14 +4,14 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 : "${LEAT:?the program under test: ctest sets it}" "${LEAT_BUILD:?the folder of the build: ctest sets it}"
-for variable in S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY HTTP_ORIGIN; do
+for variable in S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY SWIFT_AUTH_URL HTTP_ORIGIN; do
   variable=LEAT_TEST_$variable
   [ -n "${!variable:-}" ] || {
-    echo "$variable is not set: run this as tests/servers/with ceph nginx -- ctest ... (the servers' packages: scripts/setup)" >&2
+    echo "$variable is not set: run this as tests/servers/with ceph swift nginx -- ctest ... (the servers' packages: scripts/setup)" >&2
     exit 1
   }
 done
-for command in fusermount3 setpriv unshare fio rsync jq; do
+for command in fusermount3 setpriv unshare fio rsync jq rclone; do
   PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || { echo "$command is missing; install it: scripts/setup" >&2; exit 1; }
 done
 tests=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -28,7 +28,7 @@ mkdir "$HOME"
 SECRET=$LEAT_TEST_S3_SECRET_KEY
 export S3_ENDPOINT=$LEAT_TEST_S3_ENDPOINT S3_ACCESS_KEY=$LEAT_TEST_S3_ACCESS_KEY S3_SECRET_KEY=$SECRET
 export AWS_ENDPOINT_URL=$S3_ENDPOINT AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=$S3_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$SECRET
-buckets=() status=0 me=$BASHPID
+buckets=() containers=() status=0 me=$BASHPID
 : >"$T/out" >"$T/err"
 
 s3() { "$tests/s3.py" "$@"; }
@@ -38,6 +38,39 @@ bucket() {
   BUCKET=scenario-$(tr -d - </proc/sys/kernel/random/uuid)
   buckets+=("$BUCKET")
   s3 mb "$BUCKET"
+}
+
+# remotes: an rclone.conf with [swift], [other] (another project) and [ceph].
+remotes() {
+  mkdir -p "$HOME/.config/rclone"
+  cat >"$HOME/.config/rclone/rclone.conf" <<CONF
+[swift]
+type = swift
+user_id = $LEAT_TEST_SWIFT_USER_ID
+application_credential_id = $LEAT_TEST_SWIFT_CREDENTIAL_ID
+application_credential_secret = $LEAT_TEST_SWIFT_CREDENTIAL_SECRET
+auth = $LEAT_TEST_SWIFT_AUTH_URL
+region = $LEAT_TEST_SWIFT_REGION
+
+[other]
+type = swift
+application_credential_id = $LEAT_TEST_SWIFT_OTHER_CREDENTIAL_ID
+application_credential_secret = $LEAT_TEST_SWIFT_OTHER_CREDENTIAL_SECRET
+auth = $LEAT_TEST_SWIFT_AUTH_URL
+
+[ceph]
+type = s3
+provider = Ceph
+access_key_id = $S3_ACCESS_KEY
+secret_access_key = $SECRET
+endpoint = $S3_ENDPOINT
+region = us-east-1
+CONF
+}
+# container: a name for one in Swift, in $CONTAINER; it is removed at the end.
+container() {
+  CONTAINER=scenario-$(tr -d - </proc/sys/kernel/random/uuid)
+  containers+=("$CONTAINER")
 }
 
 # leat_pids: processes of this scenario's leats, jobs not among them.
@@ -80,6 +113,7 @@ cleanup() {
   done
   cut -d' ' -f5 /proc/self/mountinfo | grep -F "$T/" | sort -r | while read -r point; do umount -l "$point" || fusermount3 -uz "$point"; done
   for name in "${buckets[@]}"; do s3 rb "$name" >/dev/null || code=1; done
+  for name in "${containers[@]}"; do rclone -q purge "swift:$name" 2>/dev/null; rclone -q purge "swift:${name}_segments" 2>/dev/null; done
   [ -z "${KEEP:-}" ] || { echo "kept: $T" >&2; exit $code; }
   rm -rf "$T" || { sleep 1; rm -rf "$T"; }
   exit $code
@@ -133,7 +167,7 @@ expect() {
 # output STDOUT: of the last leat, whole.
 output() { [ "$(cat "$T/out")" = "$1" ] || fail "stdout is not: $1"; }
 same() { [ "$1" = "$2" ] || fail "${3:-}: \"$1\" is not \"$2\""; }
-no_secret() { ! grep -rqsF -e "$SECRET" -e "$LEAT_TEST_S3_OTHER_SECRET_KEY" "$@" || fail "a secret is in $*"; }
+no_secret() { ! grep -rqsF -e "$SECRET" -e "$LEAT_TEST_S3_OTHER_SECRET_KEY" -e "$LEAT_TEST_SWIFT_CREDENTIAL_SECRET" "$@" || fail "a secret is in $*"; }
 no_secret_in_home() {
   [ -d "$LEAT_HOME" ] || return 0
   no_secret "$LEAT_HOME"

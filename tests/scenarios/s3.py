@@ -6,6 +6,7 @@
     s3.py tree BUCKET PREFIX DIR        every file below DIR at PREFIX + its path
     s3.py keys BUCKET FILE              an object for every line of FILE ("key" or "key<TAB>text")
     s3.py head BUCKET KEY               etag and, where there is one, version
+    s3.py uploads BUCKET                uploads under way that have parts, a line each
     s3.py policy BUCKET JSON            s3.py versioning BUCKET
     s3.py role NAME                     a role that everybody may assume and that may do everything
     s3.py assume NAME                   AWS_NAME=value lines of a session in that role (STS)
@@ -114,6 +115,14 @@ def main(what, *args):
     elif what == "head":
         answer, _ = request("HEAD", f"/{args[0]}/{args[1]}")
         print(answer.headers["ETag"].strip('"'), answer.headers.get("x-amz-version-id", ""))
+    elif what == "uploads":
+        root = ElementTree.fromstring(request("GET", f"/{args[0]}", [("uploads", "")])[1])
+        space = re.match(r"\{.*\}", root.tag).group(0) if root.tag[0] == "{" else ""
+        for upload in root.findall(space + "Upload"):
+            key, name = upload.findtext(space + "Key"), upload.findtext(space + "UploadId")
+            parts = request("GET", f"/{args[0]}/{key}", [("uploadId", name)])[1]
+            if b"<Part>" in parts:
+                print(key)
     elif what == "policy":
         request("PUT", f"/{args[0]}", [("policy", "")], args[1].encode())
     elif what == "versioning":

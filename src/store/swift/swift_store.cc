@@ -317,11 +317,11 @@ class SwiftStore final : public ObjectStore {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     Spec spec{.path = PathOf(key), .query = "multipart-manifest=get&format=json"};
     if (!version.version_id.empty()) spec.query += "&" + VersionQuery(version.version_id);
-    bool is_manifest = false;
-    std::string body;
+    std::string body, dynamic;
     spec.on_response = [&](const net::HttpResponse& response) -> Status {
-      is_manifest = Lower(Header(response, "X-Static-Large-Object")) == "true";
-      return is_manifest ? Status() : Fail(Errc::kUnsupported, UrlOf(key) + " has no segments");
+      dynamic = Header(response, "X-Object-Manifest");
+      return IsLarge(response) ? Status()
+                               : Fail(Errc::kUnsupported, UrlOf(key) + " has no segments");
     };
     spec.sink = [&](std::span<const std::byte> piece) -> Status {
       if (body.size() + piece.size() > 64 * kMiB)
@@ -331,6 +331,7 @@ class SwiftStore final : public ObjectStore {
     };
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
     if (!Ok(response)) return Explain(key, response);
+    if (!dynamic.empty()) return DynamicParts(key, net::PercentDecode(dynamic), ctx);
     auto parts = ParseManifest(body);
     if (!parts) return Fail(std::move(parts), UrlOf(key));
     return parts;
@@ -347,12 +348,17 @@ class SwiftStore final : public ObjectStore {
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
     if (!Ok(response)) return Explain(key, response);
     const Version made = VersionOf(response);
-    // The source's etag is not a condition that the server takes.
-    if (!if_version.etag.empty() && made.etag != if_version.etag) {
-      return Fail(Errc::kConflict, "swift://" + std::string(bucket) + "/" + Printable(source) +
-                                       " was replaced meanwhile, or is a large object");
-    }
-    return made;
+    if (if_version.etag.empty() || made.etag == if_version.etag) return made;
+    // The source's etag is not a condition that the server takes, and the copy of a large object
+    // has one of its own.
+    const std::string from = net::PercentEncode(bucket) + "/" + net::PercentEncode(source, true);
+    LEAT_ASSIGN_OR_RETURN(
+        const net::HttpResponse now,
+        Send({.method = "HEAD", .path = from, .query = VersionQuery(if_version.version_id)}, key,
+             ctx));
+    if (Ok(now) && IsLarge(now) && VersionOf(now).etag == if_version.etag) return made;
+    return Fail(Errc::kConflict, "swift://" + std::string(bucket) + "/" + Printable(source) +
+                                     " was replaced meanwhile");
   }
 
   Status MakeBucket(const CallContext& ctx) override {
@@ -414,6 +420,27 @@ class SwiftStore final : public ObjectStore {
   }
   static void AddMetadata(Spec& spec, const Metadata& metadata) {
     for (const auto& [name, value] : metadata) spec.headers.Add("X-Object-Meta-" + name, value);
+  }
+
+  /// `place`: "container/prefix"; whatever begins so is a part, in order.
+  Result<std::vector<PartDigest>> DynamicParts(std::string_view key, std::string_view place,
+                                               const CallContext& ctx) {
+    const std::size_t slash = std::min(place.find('/'), place.size());
+    const std::string_view prefix = place.substr(std::min(slash + 1, place.size()));
+    Spec spec{.path = net::PercentEncode(place.substr(0, slash))};
+    spec.query = fmt::format("format=json&limit={}&prefix={}", kPage, net::PercentEncode(prefix));
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    if (!Ok(response)) return Explain(key, response);
+    auto listing = ParseListing(response.body);
+    if (!listing) return Fail(std::move(listing), UrlOf(key));
+    std::vector<PartDigest> parts;
+    for (const ObjectInfo& info : listing->objects) {
+      auto md5 = FromHex(info.version.etag);
+      if (info.in_parts || !md5 || md5->size() != 16)
+        return Fail(Errc::kUnsupported, UrlOf(key) + ": a segment has no digest of its own");
+      parts.push_back({info.size, *std::move(md5)});
+    }
+    return parts;
   }
 
   Status MakeContainer(const std::string& container, const CallContext& ctx) {
