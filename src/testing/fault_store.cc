@@ -15,7 +15,8 @@ using store::ReadOptions;
 using store::Sink;
 using store::Version;
 
-FaultStore::FaultStore(std::unique_ptr<store::ObjectStore> inner) : inner_(std::move(inner)) {}
+FaultStore::FaultStore(std::unique_ptr<store::ObjectStore> inner)
+    : ForwardingStore(std::move(inner)) {}
 FaultStore::~FaultStore() = default;
 
 void FaultStore::Add(Fault fault) {
@@ -74,19 +75,19 @@ Result<std::optional<Fault>> FaultStore::Next(Call call, const CallContext& ctx)
   --stalled_;
   if (go_on) return hit;
   return Fail(ctx.cancelled() ? Errc::kCancelled : Errc::kDeadline,
-              inner_->UrlOf(calls_.back().key) + ": gave up while the store stalled");
+              inner().UrlOf(calls_.back().key) + ": gave up while the store stalled");
 }
 
 std::unexpected<Error> FaultStore::Failure(const Fault& fault, std::string_view key) const {
   if (fault.retry_after.count() > 0) store::SetRetryAfterHint(fault.retry_after);
-  return Fail(fault.code.value_or(Errc::kUnavailable), inner_->UrlOf(key) + ": " + fault.message);
+  return Fail(fault.code.value_or(Errc::kUnavailable), inner().UrlOf(key) + ": " + fault.message);
 }
 
 Result<ObjectInfo> FaultStore::Stat(std::string_view key, std::string_view version_id,
                                     const CallContext& ctx) {
   LEAT_ASSIGN_OR_RETURN(const auto fault, Next({Op::kStat, std::string(key)}, ctx));
   if (fault && fault->code) return Failure(*fault, key);
-  return inner_->Stat(key, version_id, ctx);
+  return inner().Stat(key, version_id, ctx);
 }
 
 Status FaultStore::Read(std::string_view key, const ReadOptions& options, const Sink& sink,
@@ -94,11 +95,11 @@ Status FaultStore::Read(std::string_view key, const ReadOptions& options, const 
   LEAT_ASSIGN_OR_RETURN(
       const auto fault,
       Next({Op::kRead, std::string(key), options.offset, options.length, options.if_version}, ctx));
-  if (!fault) return inner_->Read(key, options, sink, ctx);
+  if (!fault) return inner().Read(key, options, sink, ctx);
   if (fault->code && !fault->cut_at) return Failure(*fault, key);
   std::uint64_t at = 0;
   bool cut = false;
-  auto done = inner_->Read(
+  auto done = inner().Read(
       key, options,
       [&](std::span<const std::byte> piece) -> Status {
         if (fault->cut_at) {
@@ -126,14 +127,14 @@ Result<ListPage> FaultStore::List(std::string_view prefix, const ListOptions& op
                                   const CallContext& ctx) {
   LEAT_ASSIGN_OR_RETURN(const auto fault, Next({Op::kList, std::string(prefix)}, ctx));
   if (fault && fault->code) return Failure(*fault, prefix);
-  return inner_->List(prefix, options, ctx);
+  return inner().List(prefix, options, ctx);
 }
 
 Result<Version> FaultStore::Put(std::string_view key, std::span<const std::byte> body,
                                 const PutOptions& options, const CallContext& ctx) {
   LEAT_ASSIGN_OR_RETURN(const auto fault, Next({Op::kPut, std::string(key)}, ctx));
   if (fault && fault->code && !fault->after_effect) return Failure(*fault, key);
-  auto done = inner_->Put(key, body, options, ctx);
+  auto done = inner().Put(key, body, options, ctx);
   if (fault && fault->code) return Failure(*fault, key);
   return done;
 }
@@ -141,7 +142,7 @@ Result<Version> FaultStore::Put(std::string_view key, std::span<const std::byte>
 Status FaultStore::Remove(std::string_view key, const CallContext& ctx) {
   LEAT_ASSIGN_OR_RETURN(const auto fault, Next({Op::kRemove, std::string(key)}, ctx));
   if (fault && fault->code && !fault->after_effect) return Failure(*fault, key);
-  auto done = inner_->Remove(key, ctx);
+  auto done = inner().Remove(key, ctx);
   if (fault && fault->code) return Failure(*fault, key);
   return done;
 }

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "store/object_store.h"
+#include "store/forwarding_store.h"
 
 namespace leat::testing {
 
@@ -48,7 +48,7 @@ struct Call {
 
 /// Thread-safe. Faults are tried in the order in which they were added; a call suffers the first
 /// one that matches.
-class FaultStore final : public store::ObjectStore {
+class FaultStore final : public store::ForwardingStore {
  public:
   explicit FaultStore(std::unique_ptr<store::ObjectStore> inner);
   ~FaultStore() override;
@@ -67,12 +67,8 @@ class FaultStore final : public store::ObjectStore {
   void WaitForStalled(std::size_t n);
   std::vector<Call> calls() const;
   std::size_t CountOf(Op op) const;
-  store::ObjectStore& inner() { return *inner_; }
+  using ForwardingStore::inner;
 
-  std::string_view Describe() const override { return inner_->Describe(); }
-  std::string_view Identity() const override { return inner_->Identity(); }
-  store::Capabilities capabilities() const override { return inner_->capabilities(); }
-  std::string UrlOf(std::string_view key) const override { return inner_->UrlOf(key); }
   Result<store::ObjectInfo> Stat(std::string_view key, std::string_view version_id,
                                  const CallContext& ctx) override;
   Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
@@ -88,7 +84,6 @@ class FaultStore final : public store::ObjectStore {
   Result<std::optional<Fault>> Next(Call call, const CallContext& ctx);
   std::unexpected<Error> Failure(const Fault& fault, std::string_view key) const;
 
-  const std::unique_ptr<store::ObjectStore> inner_;
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
   std::vector<Fault> faults_;

@@ -1,0 +1,317 @@
+#include "transfer/copy.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "os/file.h"
+#include "store/forwarding_store.h"
+#include "store/memory/memory_store.h"
+#include "testing/fault_store.h"
+#include "transfer/partial_file.h"
+#include "transfer/upload.h"
+
+namespace leat::transfer {
+namespace {
+
+using testing::Fault;
+using testing::FaultStore;
+using testing::Op;
+
+std::string Noise(std::size_t size, std::uint32_t x = 1) {
+  std::string text(size, '\0');
+  for (char& c : text) {
+    x = x * 1664525u + 1013904223u;
+    c = static_cast<char>(x >> 24);
+  }
+  return text;
+}
+
+class CopyTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char path[] = "/tmp/leat-copy-test-XXXXXX";
+    root_ = ::mkdtemp(path);
+    Reset(store::memory::MakeMemoryStore("memory://one", 1000));
+  }
+  void TearDown() override { ASSERT_TRUE(os::RemoveTree(root_)); }
+
+  void Reset(std::unique_ptr<store::ObjectStore> inner) {
+    auto faults = std::make_unique<FaultStore>(std::move(inner));
+    faults_ = faults.get();
+    store_ = std::move(faults);
+  }
+  void Write(const std::string& path, std::string_view text) {
+    const std::string whole = root_ + "/" + path;
+    ASSERT_TRUE(os::MakeDirs(whole.substr(0, whole.rfind('/'))));
+    ASSERT_TRUE(os::WriteFileAtomic(whole, text));
+  }
+  std::string ReadBack(const std::string& path) {
+    auto text = os::ReadFile(root_ + "/" + path, 1 << 30);
+    return text ? *text : "(none)";
+  }
+  std::string Object(const std::string& key) {
+    std::string out;
+    const Status read = store_->Read(key, {},
+                                     [&](std::span<const std::byte> piece) -> Status {
+                                       out += AsText(piece);
+                                       return {};
+                                     },
+                                     {});
+    return read ? out : "(none)";
+  }
+  Place Folder(const std::string& name) {
+    Place place;
+    place.folder = root_ + "/" + name;
+    place.url = place.folder;
+    return place;
+  }
+  Place Prefix(const std::string& prefix) {
+    Place place;
+    place.store = store_;
+    place.prefix = prefix;
+    place.url = "memory://one/" + prefix;
+    return place;
+  }
+  CopyOptions Options(Place from, Place to) {
+    CopyOptions options;
+    options.from = std::move(from);
+    options.to = std::move(to);
+    options.budget = &budget_;
+    options.state_dir = root_ + "/state";
+    return options;
+  }
+  CopyReport Run(const CopyOptions& options) {
+    CopyProgress progress;
+    auto report = Copy(options, {}, &progress);
+    EXPECT_TRUE(report) << report.error().message();
+    return report ? *std::move(report) : CopyReport();
+  }
+  std::vector<std::string> Hidden(const std::string& folder) {
+    std::vector<std::string> out;
+    const auto names = os::ListDir(root_ + "/" + folder);
+    if (!names) return out;
+    for (const std::string& name : *names) {
+      if (name.starts_with(kTemporary)) out.push_back(name);
+    }
+    return out;
+  }
+
+  std::string root_;
+  MemoryBudget budget_{64 * kMiB};
+  std::shared_ptr<store::ObjectStore> store_;
+  FaultStore* faults_ = nullptr;
+};
+
+TEST_F(CopyTest, ThereAndBackItIsTheSame) {
+  Write("a/x", "one");
+  Write("a/sub/y", Noise(100'000));
+  Write("a/zero", "");
+  Write("a/large", Noise(20'000'000, 7));
+  auto up = Options(Folder("a"), Prefix("p/"));
+  up.cutoff = kMiB;
+  CopyReport report = Run(up);
+  EXPECT_EQ(report.files, 4u);
+  EXPECT_EQ(report.errors, 0u);
+  EXPECT_EQ(Object("p/sub/y"), Noise(100'000));
+  EXPECT_EQ(Object("p/large"), Noise(20'000'000, 7));
+  EXPECT_EQ(os::ListDir(root_ + "/state")->size(), 0u);
+  auto down = Options(Prefix("p/"), Folder("b"));
+  down.cutoff = kMiB;
+  report = Run(down);
+  EXPECT_EQ(report.files, 4u);
+  EXPECT_EQ(report.verified["MD5"], 4u);
+  EXPECT_EQ(ReadBack("b/large"), Noise(20'000'000, 7));
+  EXPECT_EQ(ReadBack("b/zero"), "");
+  struct stat one, two;
+  ::stat((root_ + "/a/x").c_str(), &one);
+  ::stat((root_ + "/b/x").c_str(), &two);
+  EXPECT_EQ(one.st_mtim.tv_nsec, two.st_mtim.tv_nsec);
+  EXPECT_TRUE(Hidden("b").empty());
+  EXPECT_EQ(Run(down).same, 4u);
+  EXPECT_EQ(Run(up).same, 4u);
+}
+
+TEST_F(CopyTest, BytesThatAreNotWhatTheStorePromisedGetNoName) {
+  Write("a/x", Noise(5000));
+  Write("a/large", Noise(5'000'000));
+  Run(Options(Folder("a"), Prefix("")));
+  class Liar final : public store::ForwardingStore {
+   public:
+    using ForwardingStore::ForwardingStore;
+    Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
+                const CallContext& ctx) override {
+      return inner().Read(
+          key, options,
+          [&](std::span<const std::byte> piece) {
+            std::vector<std::byte> wrong(piece.begin(), piece.end());
+            wrong[0] ^= std::byte{1};
+            return sink(wrong);
+          },
+          ctx);
+    }
+  };
+  auto options = Options(Prefix(""), Folder("b"));
+  options.from.store = std::make_shared<Liar>(store_);
+  options.cutoff = kMiB;
+  const CopyReport report = Run(options);
+  EXPECT_EQ(report.errors, 2u);
+  EXPECT_EQ(ReadBack("b/x"), "(none)");
+  EXPECT_EQ(ReadBack("b/large"), "(none)");
+  EXPECT_TRUE(Hidden("b").empty());
+  options.verify = false;
+  EXPECT_EQ(Run(options).errors, 0u);
+  EXPECT_NE(ReadBack("b/x"), Noise(5000));
+}
+
+TEST_F(CopyTest, AFailedDownloadIsGoneOnWith) {
+  Write("a/large", Noise(40'000'000));
+  Run(Options(Folder("a"), Prefix("")));
+  auto options = Options(Prefix(""), Folder("b"));
+  options.cutoff = kMiB;
+  options.streams = 1;
+  faults_->Add(
+      {.op = Op::kRead, .key = "large", .skip = 2, .times = 100, .code = Errc::kUnavailable});
+  EXPECT_EQ(Run(options).errors, 1u);
+  EXPECT_EQ(ReadBack("b/large"), "(none)");
+  EXPECT_EQ(Hidden("b").size(), 1u);
+  Reset(store::memory::MakeMemoryStore("memory://one", 1000));
+  Run(Options(Folder("a"), Prefix("")));
+  options.from.store = store_;
+  const CopyReport report = Run(options);
+  EXPECT_EQ(report.errors, 0u);
+  EXPECT_EQ(report.resumed_bytes, 16 * kMiB);
+  EXPECT_EQ(faults_->CountOf(Op::kRead), 3u);
+  EXPECT_EQ(ReadBack("b/large"), Noise(40'000'000));
+  EXPECT_TRUE(Hidden("b").empty());
+}
+
+TEST_F(CopyTest, WhatAnEarlierAttemptLeftOfAnotherVersionIsThrownAway) {
+  const auto open = [&](std::string_view identity) {
+    return PartialFile::Open(root_, "f", 3 * kMiB, identity, kMiB).value();
+  };
+  {
+    const auto file = open("v1");
+    ASSERT_TRUE(file->Write(AsBytes(std::string(kMiB, 'x')), 0));
+    ASSERT_TRUE(file->Done(0));
+  }
+  EXPECT_TRUE(open("v1")->Has(0));
+  EXPECT_FALSE(open("v1")->Has(1));
+  {
+    const auto other = open("v1");
+    // Somebody else is at it: a file of one's own.
+    const auto mine = PartialFile::Open(root_, "f", 3 * kMiB, "v1", kMiB).value();
+    EXPECT_FALSE(mine->Has(0));
+    EXPECT_EQ(Hidden(".").size(), 2u);
+  }
+  EXPECT_EQ(Hidden(".").size(), 1u);
+  EXPECT_FALSE(open("v2")->Has(0));
+  EXPECT_TRUE(Hidden(".").empty()) << "nothing of v2 was there";
+}
+
+TEST_F(CopyTest, AFileThatChangesWhileItIsCopiedIsNotStored) {
+  Write("a/large", Noise(20'000'000));
+  class Meddler final : public store::ForwardingStore {
+   public:
+    Meddler(std::shared_ptr<store::ObjectStore> inner, std::string path)
+        : ForwardingStore(std::move(inner)), path_(std::move(path)) {}
+    Result<store::Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
+                                std::span<const std::byte> body, const CallContext& ctx) override {
+      EXPECT_EQ(::truncate(path_.c_str(), 10'000'000), 0);
+      return inner().PutPart(key, upload, number, body, ctx);
+    }
+    const std::string path_;
+  };
+  auto options = Options(Folder("a"), Prefix(""));
+  options.to.store = std::make_shared<Meddler>(store_, root_ + "/a/large");
+  options.cutoff = kMiB;
+  const CopyReport report = Run(options);
+  ASSERT_EQ(report.errors, 1u);
+  EXPECT_NE(report.failed[0].second.find("was changed while it was copied"), std::string::npos);
+  EXPECT_EQ(Object("large"), "(none)");
+  EXPECT_EQ(os::ListDir(root_ + "/state")->size(), 0u) << "the upload was taken away";
+}
+
+TEST_F(CopyTest, DeletionsWaitForAllCopiesAndStopAtAnError) {
+  Write("a/x", "new");
+  Write("b/x", "old");
+  Write("b/extra", "extra");
+  Run(Options(Folder("b"), Prefix("")));
+  auto options = Options(Folder("a"), Prefix(""));
+  options.extraneous = Extraneous::kDeleteAfter;
+  faults_->Add({.op = Op::kPut, .key = "x", .times = 1, .code = Errc::kDenied});
+  CopyReport report = Run(options);
+  EXPECT_EQ(report.deleted, 0u);
+  EXPECT_EQ(report.errors, 2u);
+  EXPECT_EQ(Object("extra"), "extra");
+  report = Run(options);
+  EXPECT_EQ(report.deleted, 1u);
+  EXPECT_EQ(Object("extra"), "(none)");
+  EXPECT_EQ(Object("x"), "new");
+}
+
+TEST_F(CopyTest, KeysThatAreNoFilesAreNamedAndTheRestArrives) {
+  ASSERT_TRUE(store_->Put("p/../evil", AsBytes("x"), {}, {}));
+  ASSERT_TRUE(store_->Put("p/a//b", AsBytes("x"), {}, {}));
+  ASSERT_TRUE(store_->Put("p/good", AsBytes("x"), {}, {}));
+  ASSERT_TRUE(store_->Put("p/folder/", AsBytes(""), {}, {}));
+  const CopyReport report = Run(Options(Prefix("p/"), Folder("b")));
+  EXPECT_EQ(report.errors, 2u);
+  EXPECT_EQ(report.files, 1u);
+  EXPECT_EQ(ReadBack("evil"), "(none)");
+  EXPECT_EQ(ReadBack("b/good"), "x");
+}
+
+TEST_F(CopyTest, CheckSaysWhatDiffers) {
+  Write("a/same", "1");
+  Write("a/other", "1");
+  Write("a/here", "1");
+  Run(Options(Folder("a"), Prefix("")));
+  Write("a/other", "2");
+  Write("a/new", "1");
+  ::unlink((root_ + "/a/here").c_str());
+  CopyProgress progress;
+  const auto report = Check(Options(Folder("a"), Prefix("")), {}, &progress);
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->same, std::vector<std::string>{"same"});
+  EXPECT_EQ(report->differ, std::vector<std::string>{"other"});
+  EXPECT_EQ(report->missing_at_source, std::vector<std::string>{"here"});
+  EXPECT_EQ(report->missing_at_target, std::vector<std::string>{"new"});
+}
+
+TEST_F(CopyTest, SparseFilesStaySparse) {
+  ASSERT_TRUE(os::MakeDirs(root_ + "/a"));
+  {
+    const auto fd = os::Open(root_ + "/a/sparse", O_RDWR | O_CREAT).value();
+    ASSERT_EQ(::ftruncate(fd.get(), 100 << 20), 0);
+    ASSERT_TRUE(os::PwriteAll(fd.get(), AsBytes("in the middle"), 50 << 20));
+  }
+  EXPECT_EQ(Run(Options(Folder("a"), Folder("b"))).errors, 0u);
+  struct stat st;
+  ASSERT_EQ(::stat((root_ + "/b/sparse").c_str(), &st), 0);
+  EXPECT_EQ(st.st_size, 100 << 20);
+  EXPECT_LT(st.st_blocks * 512, 4 << 20);
+  EXPECT_EQ(ReadBack("b/sparse"), ReadBack("a/sparse"));
+}
+
+TEST(UploadNote, IsReadAsItWasWrittenAndNothingElseIs) {
+  const UploadNote note{"store one", "a key\n%", "id/=", 8 << 20, "path 1 2"};
+  const auto read = UploadNote::Decode(note.Encode());
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->store, note.store);
+  EXPECT_EQ(read->key, note.key);
+  EXPECT_EQ(read->upload, note.upload);
+  EXPECT_EQ(read->part_size, note.part_size);
+  EXPECT_EQ(read->source, note.source);
+  const std::string text = note.Encode();
+  for (std::size_t size = 0; size < text.size(); ++size)
+    EXPECT_FALSE(UploadNote::Decode(text.substr(0, size))) << size;
+}
+
+}  // namespace
+}  // namespace leat::transfer
