@@ -328,6 +328,18 @@ int Main(int argc, char** argv) {
   cache_clean->add_flag("--all", cache_all, "Also what was set aside, and the saved listings");
   cache_clean->add_flag("--json", cache_json, "As JSON");
 
+  bool remote_json = false;
+  std::string remote_name;
+  CLI::App* remote = app.add_subcommand("remote", "The remotes of rclone's configuration");
+  remote->require_subcommand(1);
+  CLI::App* remote_list = remote->add_subcommand("list", "Their names and types");
+  remote_list->add_flag("--json", remote_json, "As JSON");
+  CLI::App* remote_test = remote->add_subcommand(
+      "test", "What works; with a bucket also reading and writing, with a small object");
+  remote_test->add_option("NAME", remote_name, "NAME, or NAME:bucket")->required();
+  remote_test->add_flag("--json", remote_json, "As JSON");
+  remote->footer("\nExamples:\n  leat remote list\n  leat remote test chi_tacc:object-persist");
+
   bool doctor_json = false;
   std::string doctor_source;
   CLI::App* doctor =
@@ -415,6 +427,8 @@ int Main(int argc, char** argv) {
     return home ? CacheStat(cache_json, home->cache_bytes) : Refuse(home.error(), kUsage);
   }
   if (cache_clean->parsed()) return CacheClean(cache_json, cache_all);
+  if (remote_list->parsed()) return RemoteList(remote_json);
+  if (remote_test->parsed()) return RemoteTest(remote_name, remote_json);
   if (doctor->parsed()) return Doctor(doctor_json, doctor_source);
   if (completion->parsed()) {
     std::fputs(Completion(shell).c_str(), stdout);

@@ -52,6 +52,9 @@ int CheckFiles(const MoveCommand& command);
 int RemoveFiles(const MoveCommand& command);
 int MakeFolder(const MoveCommand& command);
 
+int RemoteList(bool json);
+/// `name`: NAME, or NAME:bucket to try reading and writing too.
+int RemoteTest(const std::string& name, bool json);
 int CacheStat(bool json, std::uint64_t cache_size);
 int CacheClean(bool json, bool all);
 int Doctor(bool json, const std::string& source);

@@ -285,7 +285,8 @@ int Doctor(bool json, const std::string& source) {
 
 std::string Completion(const std::string& shell) {
   static constexpr const char* kCommands =
-      "run mount unmount ls lsd stat cat du cp sync check rm mkdir cache doctor version completion";
+      "run mount unmount ls lsd stat cat du cp sync check rm mkdir remote cache doctor version "
+      "completion";
   static constexpr const char* kRun =
       "--mount --env --name --workdir --memory --cache-size --strict --pid --dry-run --json "
       "--stats --quiet --help";
@@ -302,6 +303,7 @@ std::string Completion(const std::string& shell) {
         "  case $command in\n"
         "    run) COMPREPLY=($(compgen -W '{}' -- \"$word\") $(compgen -f -- \"$word\")) ;;\n"
         "    cache) COMPREPLY=($(compgen -W 'stat clean --json --all' -- \"$word\")) ;;\n"
+        "    remote) COMPREPLY=($(compgen -W 'list test --json' -- \"$word\")) ;;\n"
         "    completion) COMPREPLY=($(compgen -W 'bash zsh fish' -- \"$word\")) ;;\n"
         "    *) COMPREPLY=($(compgen -W '--json --quiet --help' -- \"$word\") $(compgen -f -- "
         "\"$word\")) ;;\n"

@@ -114,7 +114,8 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenS3() {
   take(profile, "profile");
   take(region, "region");
   take(endpoint, "endpoint");
-  if (!endpoint.empty() && endpoint.find("://") == std::string::npos)
+  // (rclone takes one without a scheme)
+  if (spec_.endpoint.empty() && !endpoint.empty() && endpoint.find("://") == std::string::npos)
     endpoint.insert(0, "https://");
   const bool configured = section == nullptr || section->IsSet("env_auth");
   config::S3Settings settings;
