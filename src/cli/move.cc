@@ -88,7 +88,8 @@ struct Tools {
   }
 };
 
-Result<std::unique_ptr<Side>> OpenSide(const std::string& text, Tools& tools, int retries) {
+/// Failures are retried for seconds; once the work has begun, for longer (BePatient).
+Result<std::unique_ptr<Side>> OpenSide(const std::string& text, Tools& tools) {
   auto side = std::make_unique<Side>();
   LEAT_ASSIGN_OR_RETURN(side->spec, job::ParseSourceWithOptions(text));
   side->place.url = side->spec.source.ForMessages();
@@ -97,10 +98,14 @@ Result<std::unique_ptr<Side>> OpenSide(const std::string& text, Tools& tools, in
     return side;
   }
   LEAT_ASSIGN_OR_RETURN(side->remote, job::Remote::Open(side->spec, *tools.box, &side->counts));
-  side->remote->SetRetryTotal(std::chrono::seconds(tools.box->home.retry_seconds),
-                              retries > 0 ? retries : 1000);
   side->place.store = side->remote->shared_store();
   return side;
+}
+
+void BePatient(Side& side, const Tools& tools, int retries) {
+  if (side.remote == nullptr) return;
+  side.remote->SetRetryTotal(std::chrono::seconds(tools.box->home.retry_seconds),
+                             retries > 0 ? retries : 1000);
 }
 
 void SplitLast(const std::string& path, std::string& before, std::string& last) {
@@ -353,8 +358,8 @@ struct Prepared {
 Result<std::unique_ptr<Prepared>> Prepare(const MoveCommand& command, const CallContext& ctx) {
   auto out = std::make_unique<Prepared>();
   LEAT_ASSIGN_OR_RETURN(out->tools, Tools::Make());
-  LEAT_ASSIGN_OR_RETURN(out->from, OpenSide(command.source, out->tools, command.retries));
-  LEAT_ASSIGN_OR_RETURN(out->to, OpenSide(command.target, out->tools, command.retries));
+  LEAT_ASSIGN_OR_RETURN(out->from, OpenSide(command.source, out->tools));
+  LEAT_ASSIGN_OR_RETURN(out->to, OpenSide(command.target, out->tools));
   LEAT_RETURN_IF_ERROR(ResolveSource(*out->from, ctx));
   LEAT_RETURN_IF_ERROR(ResolveTarget(*out->to, *out->from));
   LEAT_RETURN_IF_ERROR(CheckApart(out->from->place, out->to->place));
@@ -362,11 +367,14 @@ Result<std::unique_ptr<Prepared>> Prepare(const MoveCommand& command, const Call
   o.from = out->from->place;
   o.to = out->to->place;
   if (!command.backup_dir.empty()) {
-    LEAT_ASSIGN_OR_RETURN(out->backup, OpenSide(command.backup_dir, out->tools, command.retries));
+    LEAT_ASSIGN_OR_RETURN(out->backup, OpenSide(command.backup_dir, out->tools));
     if (!o.from.only.empty()) return Fail(Errc::kInvalid, "--backup-dir is for folders");
     LEAT_RETURN_IF_ERROR(ResolveTarget(*out->backup, *out->from));
     LEAT_RETURN_IF_ERROR(CheckApart(out->to->place, out->backup->place));
     o.backup = out->backup->place;
+  }
+  for (Side* side : {out->from.get(), out->to.get(), out->backup.get()}) {
+    if (side != nullptr) BePatient(*side, out->tools, command.retries);
   }
   LEAT_ASSIGN_OR_RETURN(o.filter, MakeFilter(command));
   o.links = command.copy_links ? transfer::Links::kFollow
@@ -527,7 +535,7 @@ int RemoveFiles(const MoveCommand& command) {
   const CallContext ctx = interruptible.context();
   const auto run = [&]() -> Result<int> {
     LEAT_ASSIGN_OR_RETURN(Tools tools, Tools::Make());
-    LEAT_ASSIGN_OR_RETURN(const auto side, OpenSide(command.source, tools, command.retries));
+    LEAT_ASSIGN_OR_RETURN(const auto side, OpenSide(command.source, tools));
     LEAT_RETURN_IF_ERROR(ResolveSource(*side, ctx));
     transfer::Place& place = side->place;
     if (side->spec.source.kind == job::Source::Kind::kHttp)
@@ -594,7 +602,7 @@ int RemoveFiles(const MoveCommand& command) {
 int MakeFolder(const MoveCommand& command) {
   const auto run = [&]() -> Status {
     LEAT_ASSIGN_OR_RETURN(Tools tools, Tools::Make());
-    LEAT_ASSIGN_OR_RETURN(const auto side, OpenSide(command.source, tools, command.retries));
+    LEAT_ASSIGN_OR_RETURN(const auto side, OpenSide(command.source, tools));
     const job::Source& source = side->spec.source;
     if (source.kind == job::Source::Kind::kLocal) return os::MakeDirs(source.path, 0777);
     LEAT_RETURN_IF_ERROR(job::CheckBucket(source));
@@ -611,7 +619,7 @@ int MakeFolder(const MoveCommand& command) {
 int ListFolders(const SourceCommand& command) {
   const auto run = [&]() -> Status {
     LEAT_ASSIGN_OR_RETURN(Tools tools, Tools::Make());
-    LEAT_ASSIGN_OR_RETURN(const auto side, OpenSide(command.source, tools, 0));
+    LEAT_ASSIGN_OR_RETURN(const auto side, OpenSide(command.source, tools));
     if (!side->spec.source.in_bucket() || !side->spec.source.bucket.empty()) {
       SourceCommand list = command;
       list.folders_only = true;
