@@ -60,14 +60,16 @@ class Keystone final : public CredentialProvider {
       : s_(std::move(settings)), http_(http), clock_(clock) {}
 
   Result<Credentials> Get(const CallContext& ctx) override {
-    if (s_.auth_url.empty()) {
-      return Credentials{
-          .session_token = s_.token, .endpoint = s_.storage_url, .provider = s_.from};
+    // Both at hand: there is nothing to ask.
+    if (s_.auth_url.empty() || (!s_.storage_url.empty() && !s_.token.empty())) {
+      Credentials given{.session_token = s_.token, .endpoint = s_.storage_url, .provider = s_.from};
+      while (given.endpoint.ends_with('/')) given.endpoint.pop_back();
+      return given;
     }
     const auto url = net::ParseUrl(s_.auth_url);
     if (!url) return Fail(Errc::kInvalid, s_.from + ": the auth URL: " + url.error().message());
     const bool v1 = s_.auth_version == 1 ||
-                    (s_.auth_version == 0 && url->path.find("/v1.0") != std::string::npos);
+                    (s_.auth_version == 0 && (url->path + "/").find("/v1") != std::string::npos);
     if (s_.auth_version == 0 && url->path.find("/v2.0") != std::string::npos) {
       return Fail(
           Errc::kUnsupported,
@@ -97,7 +99,12 @@ class Keystone final : public CredentialProvider {
     url.path += "/auth/tokens";
     const std::string server = url.scheme + "://" + url.Authority();
     LEAT_ASSIGN_OR_RETURN(const json body, RequestBody());
-    const std::string text = body.dump();
+    std::string text;
+    try {
+      text = body.dump();
+    } catch (const json::exception&) {
+      return Fail(Errc::kInvalid, "a name or a secret is not UTF-8");
+    }
     net::HttpRequest request{.method = "POST", .url = url.ToString()};
     request.headers.Add("Content-Type", "application/json");
     request.headers.Add("Accept", "application/json");
@@ -138,24 +145,25 @@ class Keystone final : public CredentialProvider {
       scoped = false;  // it has its project
     } else if (!s_.application_credential_id.empty() || !s_.application_credential_name.empty()) {
       return Fail(Errc::kInvalid, "the application credential has no secret");
-    } else if (!s_.token.empty()) {
-      identity = {{"methods", {"token"}}, {"token", {{"id", s_.token}}}};
     } else if (!s_.password.empty()) {
       if (s_.user_id.empty() && s_.user.empty())
         return Fail(Errc::kInvalid, "there is a password, but no user");
       json user = Named(s_.user_id, s_.user, s_.user_domain_id, s_.user_domain);
       user["password"] = s_.password;
       identity = {{"methods", {"password"}}, {"password", {{"user", user}}}};
+    } else if (!s_.token.empty()) {
+      identity = {{"methods", {"token"}}, {"token", {{"id", s_.token}}}};
     } else {
       return Fail(Errc::kInvalid,
                   "there is neither an application credential nor a password nor a token");
     }
     json auth = {{"identity", identity}};
     if (scoped && (!s_.project_id.empty() || !s_.project.empty())) {
-      const std::string& domain_id =
-          s_.project_domain_id.empty() ? s_.user_domain_id : s_.project_domain_id;
-      const std::string& domain = s_.project_domain.empty() ? s_.user_domain : s_.project_domain;
-      auth["scope"] = {{"project", Named(s_.project_id, s_.project, domain_id, domain)}};
+      // The user's domain where the project names none.
+      const bool own = !s_.project_domain_id.empty() || !s_.project_domain.empty();
+      auth["scope"] = {{"project", Named(s_.project_id, s_.project,
+                                         own ? s_.project_domain_id : s_.user_domain_id,
+                                         own ? s_.project_domain : s_.user_domain)}};
     }
     return json{{"auth", auth}};
   }

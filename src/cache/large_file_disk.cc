@@ -142,13 +142,14 @@ LargeFile::OnDisk* LargeFile::UseDisk(bool make) {
 bool LargeFile::Matches(std::uint64_t block) {
   auto& word = state_->verified[block / 64];
   const std::uint64_t bit = 1ULL << (block % 64);
-  if ((word.load(std::memory_order_acquire) & bit) != 0) return true;
   OnDisk& on = *disk();
   const std::uint64_t sum = on.sum(block).load(std::memory_order_acquire);
+  if (sum == 0) return false;  // dropped, maybe by another process
+  if ((word.load(std::memory_order_acquire) & bit) != 0) return true;
   thread_local std::vector<std::byte> buffer(kBlock);
   const std::span<std::byte> bytes(buffer.data(), BlockBytes(block));
   const Status read = os::PreadAll(on.data.get(), bytes, block * kBlock);
-  if (sum == 0 || !read || SumOf(digest::Xxh3(bytes)) != sum) return false;
+  if (!read || SumOf(digest::Xxh3(bytes)) != sum) return false;
   word.fetch_or(bit, std::memory_order_release);
   return true;
 }

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -93,12 +94,19 @@ Result<std::unique_ptr<Side>> OpenSide(const std::string& text, Tools& tools) {
   auto side = std::make_unique<Side>();
   LEAT_ASSIGN_OR_RETURN(side->spec, job::ParseSourceWithOptions(text));
   side->place.url = side->spec.source.ForMessages();
+  if (!side->spec.version.empty() || !side->spec.etag.empty()) {
+    return Fail(Errc::kInvalid,
+                side->place.url + ": version= and etag= are for leat run, mount, cat and stat");
+  }
   if (side->spec.source.kind == job::Source::Kind::kLocal) {
     side->place.folder = side->spec.source.path;
     return side;
   }
   LEAT_ASSIGN_OR_RETURN(side->remote, job::Remote::Open(side->spec, *tools.box, &side->counts));
   side->place.store = side->remote->shared_store();
+  side->place.account = fmt::format(
+      "{} {} {}", side->spec.source.remote != nullptr ? side->spec.source.remote->name + ":" : "",
+      side->spec.profile, side->spec.anonymous);
   return side;
 }
 
@@ -139,12 +147,18 @@ Status ResolveSource(Side& side, const CallContext& ctx) {
   }
   if (!source.key.empty() && !source.key.ends_with('/')) {
     const auto info = place.store->Stat(source.key, "", ctx);
-    if (info) {
+    bool marker = false;  // an object without bytes may stand for the folder of that name
+    if (info && info->size == 0) {
+      const auto below = place.store->List(source.key + "/", {.max_keys = 1}, ctx);
+      marker = below && !below->objects.empty();
+    }
+    if (info && !marker) {
       SplitLast(source.key, place.prefix, place.only);
       return {};
     }
-    if (info.error().code() != Errc::kNotFound && info.error().code() != Errc::kDenied)
+    if (!info && info.error().code() != Errc::kNotFound && info.error().code() != Errc::kDenied) {
       return std::unexpected(info.error());
+    }
     place.prefix = source.key + "/";
     return {};
   }
@@ -203,12 +217,18 @@ Status CheckApart(const transfer::Place& from, const transfer::Place& to) {
   if (from.local() != to.local() || !from.only.empty()) return {};
   std::string a, b;
   if (from.local()) {
-    char one[PATH_MAX], two[PATH_MAX];
-    if (::realpath(from.folder.c_str(), one) == nullptr) return {};
-    a = std::string(one) + "/";
-    b = (::realpath(to.folder.c_str(), two) != nullptr ? std::string(two) : to.folder) + "/";
+    // (what is not there yet lies below what is)
+    std::error_code failed;
+    const auto whole = [&](const std::string& folder) {
+      return std::filesystem::weakly_canonical(std::filesystem::absolute(folder, failed), failed)
+                 .string() +
+             "/";
+    };
+    a = whole(from.folder);
+    b = whole(to.folder);
+    if (failed) return {};
   } else {
-    if (from.store->Identity() != to.store->Identity()) return {};
+    if (from.store->Identity() != to.store->Identity() || from.account != to.account) return {};
     a = "/" + from.prefix;
     b = "/" + to.prefix;
   }
@@ -344,7 +364,8 @@ std::string SummaryOf(const transfer::CopyReport& report, double seconds, std::u
   for (const auto& [what, files] : report.verified)
     out += fmt::format(", {} verified by {}", FormatCount(files), what);
   if (report.unverified > 0 && !dry_run)
-    out += fmt::format(", {} not verified (no digest is given)", FormatCount(report.unverified));
+    out += fmt::format(", {} not held to a digest of the source (none is known)",
+                       FormatCount(report.unverified));
   out += fmt::format(", {} requests, {} errors", FormatCount(requests), FormatCount(report.errors));
   return out;
 }
@@ -371,6 +392,7 @@ Result<std::unique_ptr<Prepared>> Prepare(const MoveCommand& command, const Call
     if (!o.from.only.empty()) return Fail(Errc::kInvalid, "--backup-dir is for folders");
     LEAT_RETURN_IF_ERROR(ResolveTarget(*out->backup, *out->from));
     LEAT_RETURN_IF_ERROR(CheckApart(out->to->place, out->backup->place));
+    LEAT_RETURN_IF_ERROR(CheckApart(out->from->place, out->backup->place));
     o.backup = out->backup->place;
   }
   for (Side* side : {out->from.get(), out->to.get(), out->backup.get()}) {
@@ -540,7 +562,7 @@ int RemoveFiles(const MoveCommand& command) {
     transfer::Place& place = side->place;
     if (side->spec.source.kind == job::Source::Kind::kHttp)
       return Fail(Errc::kInvalid, place.url + ": nothing can be removed from a web server");
-    if (place.only.empty() && !command.recursive && !command.rmdirs) {
+    if (place.only.empty() && !command.recursive) {
       if (!place.local()) {
         LEAT_ASSIGN_OR_RETURN(const store::ListPage page,
                               place.store->List(place.prefix, {.max_keys = 1}, ctx));
@@ -555,6 +577,7 @@ int RemoveFiles(const MoveCommand& command) {
       return Fail(Errc::kNotFound, place.url + ": there is nothing");
     std::mutex mutex;
     std::vector<std::pair<std::string, std::string>> failed;
+    for (const std::string& why : listed.failed) failed.emplace_back("", why);
     std::uint64_t removed = 0, bytes = 0;
     ParallelFor(
         listed.items.size(), command.transfers == 0 ? 32 : command.transfers, [&](std::size_t i) {
@@ -577,9 +600,10 @@ int RemoveFiles(const MoveCommand& command) {
           return true;
         });
     Progress("");
-    if (command.rmdirs && failed.empty() && !command.dry_run && place.only.empty()) {
+    if (command.rmdirs && failed.empty() && !ctx.cancelled() && !command.dry_run &&
+        place.only.empty()) {
       if (place.local()) {
-        LEAT_RETURN_IF_ERROR(os::RemoveTree(place.folder));
+        transfer::RemoveEmptyFolders(place, listed);
       } else if (place.prefix.empty() && filter.all()) {
         const Status gone = place.store->RemoveBucket(ctx);
         if (!gone) failed.emplace_back(place.url, gone.error().message());

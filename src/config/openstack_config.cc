@@ -68,6 +68,7 @@ Result<OpenStackSettings> OpenStackFromRemote(const RcloneRemote& remote, const 
   const auto take = [&](std::string& to, std::string_view option) {
     if (auto value = remote.Get(option)) to = *std::move(value);
   };
+  if (remote.Get("auth")) s.auth_version = 0;
   take(s.auth_url, "auth");
   take(s.user, "user");
   take(s.user_id, "user_id");

@@ -34,6 +34,11 @@ constexpr auto kOptions = std::to_array<std::string_view>({"type",
                                                            "profile",
                                                            "shared_credentials_file",
                                                            "requester_pays",
+                                                           "server_side_encryption",
+                                                           "sse_kms_key_id",
+                                                           "storage_class",
+                                                           "acl",
+                                                           "storage_policy",
                                                            "user",
                                                            "key",
                                                            "auth",
@@ -122,7 +127,11 @@ Result<RcloneConfig> RcloneConfig::Parse(std::string_view text, std::string_view
     if (equals == line.npos) return fail("neither \"[NAME]\" nor \"OPTION = VALUE\"");
     if (section == nullptr) return fail("an option before the first \"[NAME]\"");
     const std::string option(Trim(line.substr(0, equals)));
-    const std::string value(Trim(line.substr(equals + 1)));
+    std::string value(Trim(line.substr(equals + 1)));
+    for (const std::string_view quote : {"`", "\"\"\""}) {
+      if (value.size() >= 2 * quote.size() && value.starts_with(quote) && value.ends_with(quote))
+        value = value.substr(quote.size(), value.size() - 2 * quote.size());
+    }
     if (option == "type") section->type = value;
     section->options[option] = value;
   }

@@ -13,7 +13,8 @@ std::string Refusal(std::string_view text) {
 
 TEST(RcloneConfig, LinesAreReadAsRcloneWritesThem) {
   const auto config = RcloneConfig::Parse(
-      "\xef\xbb\xbf[a]\r\ntype = swift\r\n  key =  two words \n;x\n#y\n[b c]\ntype: s3\nempty =\n",
+      "\xef\xbb\xbf[a]\r\ntype = swift\r\n  key =  two words \n;x\n#y\n[b c]\ntype: s3\nempty "
+      "=\nquoted = ` a `\n",
       "f");
   ASSERT_TRUE(config) << config.error().message();
   const Environment none = [](std::string_view) { return std::optional<std::string>(); };
@@ -22,6 +23,7 @@ TEST(RcloneConfig, LinesAreReadAsRcloneWritesThem) {
   EXPECT_EQ(config->Find("a", none)->type, "swift");
   EXPECT_EQ(config->Find("b c", none)->type, "s3");
   EXPECT_EQ(config->Find("b c", none)->Get("empty"), std::nullopt);
+  EXPECT_EQ(config->Find("b c", none)->Get("quoted"), " a ");
 }
 
 TEST(RcloneConfig, WhatIsMalformedIsNamedWithoutItsSecrets) {

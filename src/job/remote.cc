@@ -117,7 +117,8 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenS3() {
   // (rclone takes one without a scheme)
   if (spec_.endpoint.empty() && !endpoint.empty() && endpoint.find("://") == std::string::npos)
     endpoint.insert(0, "https://");
-  const bool configured = section == nullptr || section->IsSet("env_auth");
+  const bool configured =
+      section == nullptr || section->IsSet("env_auth") || !spec_.profile.empty();
   config::S3Settings settings;
   if (configured) {
     LEAT_ASSIGN_OR_RETURN(
@@ -152,6 +153,13 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenS3() {
   options.addressing_style = settings.addressing_style;
   if (section != nullptr && section->Get("force_path_style"))
     options.addressing_style = section->IsSet("force_path_style") ? "path" : "virtual";
+  for (const auto& [option, header] :
+       {std::pair("server_side_encryption", "x-amz-server-side-encryption"),
+        std::pair("sse_kms_key_id", "x-amz-server-side-encryption-aws-kms-key-id"),
+        std::pair("storage_class", "x-amz-storage-class"), std::pair("acl", "x-amz-acl")}) {
+    if (const auto value = section == nullptr ? std::nullopt : section->Get(option))
+      options.put_headers.Add(header, *value);
+  }
   options.ca_file = settings.ca_bundle;
   options.requester_pays =
       spec_.requester_pays || (section != nullptr && section->IsSet("requester_pays"));
@@ -175,19 +183,28 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenSwift() {
     settings.auth_url.clear();
     settings.token.clear();
   }
-  // Whoever changes the credential keeps the cache where the project is named.
-  std::string who = settings.project_id;
-  for (const std::string* next :
-       {&settings.project, &settings.application_credential_id, &settings.user_id, &settings.user,
-        &settings.application_credential_name}) {
-    if (who.empty()) who = *next;
+  // What tells accounts apart. (A project is the same whoever comes; an application credential
+  // has one of its own.)
+  std::string who;
+  if (settings.has_application_credential()) {
+    who = fmt::format("{} {} {} {} {}", settings.application_credential_id,
+                      settings.application_credential_name, settings.user_id, settings.user,
+                      settings.user_domain + settings.user_domain_id);
+  } else if (!settings.project_id.empty()) {
+    who = settings.project_id;
+  } else {
+    who = fmt::format("{} {} {} {}", settings.project, settings.project_domain,
+                      settings.project_domain_id, settings.user_domain + settings.user_domain_id);
+    if (settings.project.empty()) who += fmt::format(" {} {}", settings.user_id, settings.user);
   }
   store::swift::SwiftOptions options;
   options.container = spec_.source.bucket;
+  if (spec_.source.remote != nullptr)
+    options.storage_policy = spec_.source.remote->GetOr("storage_policy", "");
   options.account = fmt::format(
-      "{} {} {}",
+      "{} {} {} {}",
       net::Redacted(settings.auth_url.empty() ? settings.storage_url : settings.auth_url),
-      settings.region, net::PercentEncode(who));
+      settings.region, net::PercentEncode(who), net::Redacted(settings.storage_url));
   options.ca_file = settings.ca_file;
   ca_file_ = settings.ca_file;
   credentials_ = auth::MakeKeystone(std::move(settings), *tools_.http, *tools_.clock);

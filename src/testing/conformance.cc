@@ -645,6 +645,9 @@ TEST_P(ObjectStoreSuite, AnObjectInPartsIsSeenWhenItIsComplete) {
   const auto again = store().CompleteUpload(key, *upload, *parts, options, ctx_);
   ASSERT_OK(again);
   EXPECT_EQ(again->etag, version->etag);
+  // Whoever did not hear that it was completed may abort it: what is complete stays.
+  (void)store().AbortUpload(key, *upload, ctx_);
+  EXPECT_EQ(Read(key).value_or("?"), first + second);
   ASSERT_OK(store().Remove(key, ctx_));
   EXPECT_EQ(ListAll(""), std::vector<std::string>{});
   const auto left = store().UploadedParts(key, *upload, ctx_);

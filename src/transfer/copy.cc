@@ -32,6 +32,13 @@ struct Pair {
   const Item* target = nullptr;
 };
 
+/// Of a file of this machine: a link that is kept has its name without the suffix.
+std::string RealPath(const Place& place, const Item& item) {
+  std::string path = place.PathOf(item.path);
+  if (item.link) path.resize(path.size() - kLinkSuffix.size());
+  return path;
+}
+
 class Copier {
  public:
   Copier(const CopyOptions& options, CopyProgress& progress, const CallContext& ctx)
@@ -53,7 +60,8 @@ class Copier {
         Fail_("", "nothing was deleted, because not everything was copied");
       }
     }
-    if (!options_.to.local() && !options_.dry_run)
+    // (what failed is gone on with by the next)
+    if (!options_.to.local() && !options_.dry_run && report_.errors == 0 && !ctx_.cancelled())
       AbortForgotten(options_.state_dir, *options_.to.store, options_.to.prefix, began, ctx_);
     if (ctx_.cancelled()) return Fail(Errc::kCancelled, "interrupted");
     return std::move(report_);
@@ -102,12 +110,17 @@ class Copier {
   }
 
   Status List() {
-    ListRequest request{.filter = &options_.filter, .links = options_.links};
+    // Sizes are the source's: what they leave out is left alone at the target.
+    Filter paths = options_.filter;
+    paths.SetSizes(0, UINT64_MAX);
+    ListRequest request{.filter = &paths, .links = options_.links};
     request.on_progress = [this](std::uint64_t n) { progress_.listed = n; };
     LEAT_ASSIGN_OR_RETURN(from_, ListPlace(options_.from, request, ctx_));
     report_.skipped_links = from_.skipped_links;
     report_.skipped_special = from_.skipped_special;
     for (const std::string& why : from_.failed) Fail_("", why);
+    // Through a link at the target nothing is changed or deleted.
+    if (request.links == Links::kFollow) request.links = Links::kSkip;
     // What is not there yet has no files.
     auto to = ListPlace(options_.to, request, ctx_);
     if (to) {
@@ -122,15 +135,25 @@ class Copier {
       pairs_.push_back({&from_.items[0], to_.items.empty() ? nullptr : &to_.items[0]});
       return {};
     }
+    std::set<std::string> taken;  // names of this machine that the source's files will have
+    if (options_.links == Links::kKeep && options_.to.local()) {
+      for (Item item : from_.items) {
+        item.link = item.path.ends_with(kLinkSuffix);
+        taken.insert(RealPath(options_.to, item));
+      }
+    }
+    const auto extraneous = [&](const Item& item) {
+      if (!taken.contains(RealPath(options_.to, item))) extraneous_.push_back(&item);
+    };
     auto target = to_.items.begin();
     for (const Item& item : from_.items) {
-      while (target != to_.items.end() && target->path < item.path)
-        extraneous_.push_back(&*target++);
+      while (target != to_.items.end() && target->path < item.path) extraneous(*target++);
       const bool both = target != to_.items.end() && target->path == item.path;
-      pairs_.push_back({&item, both ? &*target : nullptr});
+      if (options_.filter.MeansSize(item.size))
+        pairs_.push_back({&item, both ? &*target : nullptr});
       if (both) ++target;
     }
-    while (target != to_.items.end()) extraneous_.push_back(&*target++);
+    while (target != to_.items.end()) extraneous(*target++);
     return {};
   }
 
@@ -185,7 +208,13 @@ class Copier {
       const std::string path = a_local ? options_.from.PathOf(a.path) : options_.to.PathOf(b.path);
       if (const auto md5 = Md5Of(object)) {
         LEAT_ASSIGN_OR_RETURN(const std::string own, md5_of(path));
-        return own == *md5;
+        if (own == *md5) return true;
+        // An etag may look like a digest and be none: of encrypted objects, of web servers.
+        const Place& place = a_local ? options_.to : options_.from;
+        LEAT_ASSIGN_OR_RETURN(
+            const store::ObjectInfo info,
+            place.store->Stat(place.KeyOf(object.path), object.version.version_id, ctx_));
+        if (info.expected && info.expected->kind == digest::Kind::kMd5) return false;
       }
       const auto parts = PartsOf(a_local ? options_.to : options_.from, object, ctx_);
       if (!parts.empty()) {
@@ -363,10 +392,27 @@ class Copier {
 
 Status RemoveOne(const Place& place, const Item& item, const CallContext& ctx) {
   if (!place.local()) return place.store->Remove(place.KeyOf(item.path), ctx);
-  std::string path = place.PathOf(item.path);
-  if (item.link) path.resize(path.size() - kLinkSuffix.size());
+  const std::string path = RealPath(place, item);
+  struct stat st;
+  if (::lstat(path.c_str(), &st) != 0) return errno == ENOENT ? Status() : FailErrno(errno, path);
+  if (item.link ? !S_ISLNK(st.st_mode) : !S_ISREG(st.st_mode)) return {};
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) return FailErrno(errno, path);
   return {};
+}
+
+void RemoveEmptyFolders(const Place& place, const Listed& listed) {
+  std::set<std::string, std::greater<>> folders(listed.empty_folders.begin(),
+                                                listed.empty_folders.end());
+  const auto above = [&](const std::string& path) {
+    for (std::size_t slash = path.rfind('/'); slash != std::string::npos && slash > 0;
+         slash = path.rfind('/', slash - 1)) {
+      if (!folders.insert(path.substr(0, slash)).second) break;
+    }
+  };
+  for (const Item& item : listed.items) above(item.path);
+  for (const std::string& folder : listed.empty_folders) above(folder);
+  for (const std::string& folder : folders) ::rmdir(place.PathOf(folder).c_str());
+  ::rmdir(place.folder.c_str());
 }
 
 Result<CopyReport> Copy(const CopyOptions& options, const CallContext& ctx,

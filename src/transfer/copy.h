@@ -86,7 +86,9 @@ struct CheckReport {
 Result<CheckReport> Check(const CopyOptions& options, const CallContext& ctx,
                           CopyProgress* progress);
 
-/// A file or an object, whether or not it is there.
+/// Of a folder of this machine, what is empty now of what held the files that were listed.
+void RemoveEmptyFolders(const Place& place, const Listed& listed);
+/// A file or an object, whether or not it is there; a file that has become something else stays.
 Status RemoveOne(const Place& place, const Item& item, const CallContext& ctx);
 
 }  // namespace leat::transfer

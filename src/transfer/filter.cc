@@ -204,7 +204,7 @@ void Filter::AddFiles(std::string_view text) {
 }
 
 bool Filter::Means(std::string_view path, std::uint64_t size) const {
-  if (size < min_size_ || size > max_size_) return false;
+  if (!MeansSize(size)) return false;
   if (files_ && !files_->contains(path)) return false;
   for (const auto& [include, glob] : rules_) {
     if (glob.Matches(path)) return include;

@@ -41,6 +41,7 @@ class Filter {
   void SetSizes(std::uint64_t min, std::uint64_t max) { min_size_ = min, max_size_ = max; }
 
   bool Means(std::string_view path, std::uint64_t size) const;
+  bool MeansSize(std::uint64_t size) const { return size >= min_size_ && size <= max_size_; }
   bool all() const;  ///< nothing is left out
 
  private:

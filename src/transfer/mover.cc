@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
+#include <cerrno>
 #include <thread>
 #include <vector>
 
@@ -103,6 +103,17 @@ bool SameParts(const std::vector<store::PartDigest>& parts, const std::vector<st
   return !parts[0].md5.empty() || ToHex(AsBytes(all.Finish())) == etag.substr(0, 32);
 }
 
+/// In place of what has the name, unless that is a folder.
+Status MakeLink(const std::string& target, const std::string& folder, const std::string& name) {
+  const std::string link = folder + "/" + name.substr(0, name.size() - kLinkSuffix.size());
+  const std::string temporary = folder + "/" + TemporaryName();
+  if (::symlink(target.c_str(), temporary.c_str()) != 0) return FailErrno(errno, link);
+  if (::rename(temporary.c_str(), link.c_str()) == 0) return {};
+  const int error = errno;
+  ::unlink(temporary.c_str());
+  return FailErrno(error, link);
+}
+
 }  // namespace
 
 bool Bandwidth::Take(std::uint64_t bytes, const CallContext& ctx) {
@@ -140,6 +151,7 @@ std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
     if (!told) return {};
     std::uint64_t together = 0;
     for (const store::PartDigest& part : *told) together += part.size;
+    std::erase_if(*told, [](const store::PartDigest& part) { return part.size == 0; });
     return together == item.size ? *std::move(told) : std::vector<store::PartDigest>();
   }
   const std::uint64_t count = store::ParseDecimal(etag.substr(33)).value_or(0);
@@ -221,22 +233,39 @@ Result<Moved> Mover::Move(const Place& from, const Item& item, const Place& to,
   return Upload(from, item, to, ctx);
 }
 
-Status Mover::MakeFolder(const std::string& path) {
+Status Mover::MakeFolder(const std::string& root, const std::string& below) {
+  const std::string whole = below.empty() ? root : root + "/" + below;
   {
     const std::lock_guard lock(mutex_);
-    if (folders_.contains(path)) return {};
+    if (folders_.contains(whole)) return {};
   }
-  LEAT_RETURN_IF_ERROR(os::MakeDirs(path, 0777));
+  LEAT_RETURN_IF_ERROR(os::MakeDirs(root, 0777));
+  // Not through a link: it may have come with the source, and lead anywhere.
+  for (std::size_t end = 0; end < below.size();) {
+    end = std::min(below.find('/', end + 1), below.size());
+    const std::string path = root + "/" + below.substr(0, end);
+    if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) return FailErrno(errno, path);
+    struct stat st;
+    if (::lstat(path.c_str(), &st) != 0) return FailErrno(errno, path);
+    if (S_ISLNK(st.st_mode)) {
+      return Fail(Errc::kInvalid,
+                  path +
+                      " is a symbolic link: nothing is written through it; copy to where it "
+                      "leads, or remove it");
+    }
+    if (!S_ISDIR(st.st_mode)) return Fail(Errc::kInvalid, path + " is a file, not a folder");
+  }
   const std::lock_guard lock(mutex_);
-  folders_.insert(path);
+  folders_.insert(whole);
   return {};
 }
 
 Status Mover::MakeBucketOnce(const Place& to, const CallContext& ctx) {
   const std::lock_guard lock(bucket_mutex_);
-  if (bucket_made_) return {};
+  const std::string which(to.store->Identity());
+  if (buckets_.contains(which)) return {};
   LEAT_RETURN_IF_ERROR(to.store->MakeBucket(ctx));
-  bucket_made_ = true;
+  buckets_.insert(which);
   return {};
 }
 
@@ -253,7 +282,14 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
   const std::string below = FolderOf(path);
   const std::string folder = below.empty() ? to.folder : to.folder + "/" + below;
   const std::string name(LastOf(path));
-  LEAT_RETURN_IF_ERROR(MakeFolder(folder));
+  LEAT_RETURN_IF_ERROR(MakeFolder(to.folder, below));
+  struct stat st;
+  if (::lstat((folder + "/" + name).c_str(), &st) == 0 && !S_ISREG(st.st_mode) &&
+      !S_ISLNK(st.st_mode)) {
+    return Fail(Errc::kInvalid,
+                fmt::format("{}/{} is {}", folder, name,
+                            S_ISDIR(st.st_mode) ? "a folder" : "neither a file nor a link"));
+  }
   if (as_link && item.size < 4096 && !from.local()) {
     std::string target(item.size, '\0');
     LEAT_ASSIGN_OR_RETURN(const std::size_t got,
@@ -261,13 +297,14 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
                                           std::as_writable_bytes(std::span(target)),
                                           {.if_version = item.version}, ctx));
     target.resize(got);
-    const std::string link = folder + "/" + name.substr(0, name.size() - kLinkSuffix.size());
-    ::unlink(link.c_str());
-    if (::symlink(target.c_str(), link.c_str()) != 0) return FailErrno(errno, link);
+    LEAT_RETURN_IF_ERROR(MakeLink(target, folder, name));
     return Moved{.bytes = item.size, .verified_by = ""};
   }
   if (from.local()) return CopyLocal(from, item, folder, name, ctx);
-  if (item.size < cutoff_) return DownloadWhole(from, item, folder, name, ctx);
+  // Ranges of what has no version may be of two objects; a web server may know none, and send all
+  // of it for each.
+  const bool in_ranges = !item.version.empty() && from.store->capabilities().list;
+  if (item.size < cutoff_ || !in_ranges) return DownloadWhole(from, item, folder, name, ctx);
   return DownloadRanges(from, item, folder, name, ctx);
 }
 
@@ -460,9 +497,7 @@ Result<Moved> Mover::CopyLocal(const Place& from, const Item& item, const std::s
     const ssize_t n = ::readlink(source.c_str(), target.data(), target.size());
     if (n < 0) return FailErrno(errno, source);
     target.resize(static_cast<std::size_t>(n));
-    const std::string link = folder + "/" + name.substr(0, name.size() - kLinkSuffix.size());
-    ::unlink(link.c_str());
-    if (::symlink(target.c_str(), link.c_str()) != 0) return FailErrno(errno, link);
+    LEAT_RETURN_IF_ERROR(MakeLink(target, folder, name));
     return Moved{.bytes = item.size, .verified_by = ""};
   }
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd in, os::Open(path, O_RDONLY));

@@ -64,7 +64,8 @@ class Mover {
                             const CallContext& ctx);
   Result<Moved> UploadParts(const Place& from, const Item& item, const Place& to,
                             const CallContext& ctx);
-  Status MakeFolder(const std::string& path);
+  /// `below` is relative to `root`.
+  Status MakeFolder(const std::string& root, const std::string& below);
   Status MakeBucketOnce(const Place& to, const CallContext& ctx);
 
   const CopyOptions& options_;
@@ -75,7 +76,7 @@ class Mover {
   std::mutex mutex_;
   std::set<std::string, std::less<>> folders_;  // made already
   std::mutex bucket_mutex_;
-  bool bucket_made_ = false;
+  std::set<std::string> buckets_;  // made already
 };
 
 /// The MD5 of a plain object, by its etag; nullopt for others.

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <random>
 
 #include "base/bytes.h"
 #include "digest/digest.h"
@@ -37,6 +38,11 @@ std::uint64_t BootHash() {
 
 }  // namespace
 
+std::string TemporaryName() {
+  std::random_device random;
+  return fmt::format("{}{:08x}{:08x}", kTemporary, random(), random());
+}
+
 Status SetFileTime(int fd, std::int64_t mtime_ns) {
   const std::int64_t seconds = mtime_ns / 1'000'000'000 - (mtime_ns % 1'000'000'000 < 0 ? 1 : 0);
   const timespec times[2] = {{0, UTIME_OMIT}, {seconds, mtime_ns - seconds * 1'000'000'000}};
@@ -57,13 +63,10 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
   // The same name each time: the next attempt finds it. Where another process is at it, one of our
   // own.
   file->temporary_ = fmt::format("{}/{}{:016x}", folder, kTemporary, digest::Xxh3(AsBytes(name)));
-  if (auto fd = os::OpenLocked(file->temporary_, O_RDWR | O_CREAT, 0666)) {
+  if (auto fd = os::OpenLocked(file->temporary_, O_RDWR | O_CREAT | O_NOFOLLOW, 0666)) {
     file->fd_ = std::move(*fd);
-  } else if (fd.error().code() != Errc::kConflict) {
-    return std::unexpected(std::move(fd).error());
   } else {
-    static std::atomic<unsigned> count{0};
-    file->temporary_ += fmt::format("-{}-{}", ::getpid(), count++);
+    file->temporary_ = folder + "/" + TemporaryName();
     LEAT_ASSIGN_OR_RETURN(file->fd_, os::Open(file->temporary_, O_RDWR | O_CREAT | O_EXCL, 0666));
   }
   if (identity.empty()) {

@@ -59,6 +59,8 @@ class PartialFile {
   bool finished_ = false;
 };
 
+/// A hidden name that nobody else has.
+std::string TemporaryName();
 /// Sets a file's modification time.
 Status SetFileTime(int fd, std::int64_t mtime_ns);
 

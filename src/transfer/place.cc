@@ -31,6 +31,13 @@ class Walk {
 
   Status Folder(os::UniqueFd dir, const std::string& path, int depth) {
     if (ctx_.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+    struct stat self;
+    if (::fstat(dir.get(), &self) != 0) return FailErrno(errno, place_.PathOf(path));
+    // A link may lead to a folder that it lies in.
+    const std::pair id(self.st_dev, self.st_ino);
+    if (std::ranges::find(above_, id) != above_.end()) return FailErrno(ELOOP, place_.PathOf(path));
+    above_.push_back(id);
+    const os::Cleanup leave([this] { above_.pop_back(); });
     DIR* const stream = ::fdopendir(dir.get());
     if (stream == nullptr) return FailErrno(errno, place_.PathOf(path));
     dir.Release();
@@ -108,6 +115,7 @@ class Walk {
   const ListRequest& request_;
   const CallContext& ctx_;
   Listed& out_;
+  std::vector<std::pair<dev_t, ino_t>> above_;  // the folders that this one lies in
 };
 
 Status ListFolder(const Place& place, const ListRequest& request, const CallContext& ctx,
@@ -195,6 +203,8 @@ bool Place::SameServer(const Place& other) const {
   const auto scheme = [](const store::ObjectStore& s) {
     return s.Describe().substr(0, s.Describe().find(':'));
   };
+  // One's bucket of some name need not be the other's.
+  if (account != other.account) return false;
   return server(*store) == server(*other.store) && scheme(*store) == scheme(*other.store);
 }
 

@@ -25,6 +25,7 @@ struct Place {
   std::string prefix;                         ///< in the store: "" or ends in '/'
   std::string folder;                         ///< of this machine, which need not exist yet
   std::string url;                            ///< for messages
+  std::string account = {};  ///< whose credentials it is reached with: tells equal names apart
   /// The one file that is meant, relative to prefix or folder; empty: all.
   std::string only = {};
 

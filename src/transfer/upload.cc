@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::string_view kFormat = "leat upload 1";
 constexpr std::uint64_t kLeastPart = 8 * kMiB;
+constexpr std::uint64_t kLargestWhole = 32 * kMiB;
 
 /// Where a file's bytes come from; reads any range of them, from any thread.
 class SourceFile {
@@ -195,7 +196,9 @@ void AbortForgotten(const std::string& dir, store::ObjectStore& store, std::stri
 Result<Moved> Mover::Upload(const Place& from, const Item& item, const Place& to,
                             const CallContext& ctx) {
   const store::UploadLimits limits = to.store->upload_limits();
-  const bool whole = item.size < cutoff_ || limits.max_parts == 0;
+  // (what goes whole is in memory whole)
+  const bool whole =
+      limits.max_parts == 0 || item.size < std::min({cutoff_, kLargestWhole, limits.max_put});
   if (whole && item.size > limits.max_put)
     return Fail(Errc::kInvalid, fmt::format("{} is larger than the store takes ({})",
                                             from.NameOf(item.path), FormatBytes(limits.max_put)));
@@ -250,6 +253,12 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   const std::size_t count = (item.size + part_size - 1) / part_size;
   std::optional<store::ObjectInfo> info;
   if (!from.local()) {
+    if (item.version.empty()) {
+      return Fail(Errc::kUnsupported,
+                  from.NameOf(item.path) +
+                      ": the server names no version, so its parts may be of two; copy it to a "
+                      "folder first");
+    }
     LEAT_ASSIGN_OR_RETURN(info,
                           from.store->Stat(from.KeyOf(item.path), item.version.version_id, ctx));
     if (!store::SameVersion(item.version, info->version))
@@ -263,12 +272,16 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   if (const auto note = notes.Read()) {
     if (note->store == store.Identity() && note->key == key && note->part_size == part_size &&
         note->source == source->Identity()) {
-      if (auto parts = store.UploadedParts(key, note->upload, ctx)) {
+      auto parts = store.UploadedParts(key, note->upload, ctx);
+      if (parts) {
         there = *std::move(parts);
         upload = note->upload;
+        LEAT_RETURN_IF_ERROR(notes.Write(*note));  // it is of now
+      } else if (parts.error().code() != Errc::kNotFound) {
+        return std::unexpected(std::move(parts).error());
       }
     } else {
-      (void)store.AbortUpload(key, note->upload, ctx);
+      LEAT_RETURN_IF_ERROR(store.AbortUpload(note->key, note->upload, ctx));
     }
   }
   if (upload.empty()) {
@@ -279,8 +292,12 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     }
     if (!begun) return std::unexpected(std::move(begun).error());
     upload = *std::move(begun);
-    LEAT_RETURN_IF_ERROR(
-        notes.Write({std::string(store.Identity()), key, upload, part_size, source->Identity()}));
+    const Status noted =
+        notes.Write({std::string(store.Identity()), key, upload, part_size, source->Identity()});
+    if (!noted) {
+      (void)store.AbortUpload(key, upload, ctx);
+      return std::unexpected(noted.error());
+    }
   }
 
   std::vector<store::Part> parts(count);
@@ -337,7 +354,10 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     return std::unexpected(*failure);
   }
   notes.Remove();
-  return Moved{.bytes = item.size, .resumed = resumed, .verified_by = "the store's answer"};
+  // What left is confirmed; what came from a store was not held to the digest of the whole.
+  return Moved{.bytes = item.size,
+               .resumed = resumed,
+               .verified_by = from.local() ? "the store's answer" : ""};
 }
 
 }  // namespace leat::transfer

@@ -92,6 +92,7 @@ Result<Answer> S3Client::Perform(const Spec& spec, const auth::Credentials& cred
   request.url = url.empty() ? endpoint.UrlOf(spec.key, QueryOf(spec)) : url;
   request.headers = spec.headers;
   request.body = spec.body;
+  request.stall_timeout = spec.stall_timeout;
   request.ca_file = options_.ca_file;
   if (options_.requester_pays) request.headers.Add("x-amz-request-payer", "requester");
   // A signature holds the server to the body's SHA-256; without one its MD5 does.

@@ -32,6 +32,7 @@ struct Spec {
   std::string payload_sha256 = std::string(auth::kEmptyPayloadSha256);
   std::function<Status(const net::HttpResponse&)> on_response = {};
   Sink sink = {};
+  std::chrono::seconds stall_timeout{20};
 };
 
 /// An answer, and for what is no success the store's words for it.

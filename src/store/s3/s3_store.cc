@@ -82,9 +82,8 @@ Spec WithBody(Spec spec, std::span<const std::byte> body) {
   return spec;
 }
 
-void AddMetadata(Spec& spec, const Metadata& metadata) {
-  for (const auto& [name, value] : metadata) spec.headers.Add("x-amz-meta-" + name, value);
-}
+/// What the server does by itself before it answers takes as long as it takes.
+constexpr std::chrono::seconds kServerWorks{900};
 
 /// Of an object in parts, as S3 makes it; empty where a part's is no MD5.
 std::string EtagOf(std::span<const Part> parts) {
@@ -102,7 +101,8 @@ class S3Store final : public ObjectStore {
  public:
   S3Store(S3Options options, Endpoint endpoint, auth::CredentialProvider& credentials,
           net::HttpTransport& http, Clock& clock)
-      : client_(std::move(options), std::move(endpoint), credentials, http, clock) {}
+      : put_headers_(options.put_headers),
+        client_(std::move(options), std::move(endpoint), credentials, http, clock) {}
 
   std::string_view Describe() const override { return client_.name(); }
   std::string_view Identity() const override { return client_.identity(); }
@@ -204,7 +204,7 @@ class S3Store final : public ObjectStore {
                       const PutOptions& options, const CallContext& ctx) override {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     Spec spec = WithBody({.method = "PUT", .key = std::string(key)}, body);
-    AddMetadata(spec, options.metadata);
+    AddWhatIsKept(spec, options.metadata);
     if (options.if_absent) spec.headers.Add("If-None-Match", "*");
     LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
     if (answer.response.status == 412 && options.if_absent) {
@@ -232,7 +232,7 @@ class S3Store final : public ObjectStore {
                                   const CallContext& ctx) override {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     Spec spec{.method = "POST", .key = std::string(key), .query = "uploads"};
-    AddMetadata(spec, options.metadata);
+    AddWhatIsKept(spec, options.metadata);
     LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
     if (!answer.ok()) return answer.Failure();
     auto upload = ParseUpload(answer.response.body);
@@ -283,6 +283,7 @@ class S3Store final : public ObjectStore {
     Spec spec = WithBody({.method = "POST", .key = std::string(key)}, AsBytes(body));
     spec.query = "uploadId=" + net::PercentEncode(upload);
     spec.headers.Add("Content-Type", "application/xml");
+    spec.stall_timeout = kServerWorks;
     if (options.if_absent) spec.headers.Add("If-None-Match", "*");
     LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
     if (answer.response.status == 412 && options.if_absent)
@@ -327,6 +328,8 @@ class S3Store final : public ObjectStore {
     if (!if_version.version_id.empty())
       from += "?versionId=" + net::PercentEncode(if_version.version_id);
     spec.headers.Add("x-amz-copy-source", std::move(from));
+    spec.stall_timeout = kServerWorks;
+    AddWhatIsKept(spec, {});
     if (!if_version.etag.empty())
       spec.headers.Add("x-amz-copy-source-if-match", QuoteEtag(if_version.etag));
     LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
@@ -496,6 +499,12 @@ class S3Store final : public ObjectStore {
   bool IsV1() { return v1_.load(std::memory_order_relaxed); }
   void NoteV1() { v1_.store(true, std::memory_order_relaxed); }
 
+  void AddWhatIsKept(Spec& spec, const Metadata& metadata) const {
+    for (const auto& [name, value] : metadata) spec.headers.Add("x-amz-meta-" + name, value);
+    for (const auto& [name, value] : put_headers_.fields()) spec.headers.Add(name, value);
+  }
+
+  const net::Headers put_headers_;
   S3Client client_;
   std::atomic<bool> v1_{false};  ///< the server lists by version 1 only
 };

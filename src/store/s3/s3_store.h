@@ -21,6 +21,7 @@ struct S3Options {
                                       ///< bucket's name allows it, else path
   std::string ca_file = {};           ///< empty: the system's
   bool requester_pays = false;
+  net::Headers put_headers = {};  ///< of what is written: storage class, encryption, ACL
 };
 
 /// One bucket. Finds the right region from a redirect and keeps to it; corrects the clock once from

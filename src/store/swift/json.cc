@@ -94,12 +94,23 @@ Result<std::vector<PartDigest>> ParseManifest(std::string_view document) {
   return parts;
 }
 
+Result<std::vector<std::string>> ParseManifestNames(std::string_view document) {
+  const json entries = Parse(document);
+  if (!entries.is_array()) return Fail(Errc::kCorrupt, "the manifest is no JSON array");
+  std::vector<std::string> names;
+  for (const json& entry : entries) {
+    if (!entry.is_object()) return Fail(Errc::kCorrupt, "the manifest has an entry that is none");
+    names.push_back(Text(entry, "name"));
+  }
+  return names;
+}
+
 std::string WriteManifest(const std::vector<Segment>& segments) {
   json out = json::array();
   for (const Segment& segment : segments) {
     out.push_back({{"path", segment.path}, {"etag", segment.etag}, {"size_bytes", segment.size}});
   }
-  return out.dump();
+  return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 Result<std::string> ParseBulkErrors(std::string_view document) {

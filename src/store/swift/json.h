@@ -30,6 +30,8 @@ struct Segment {
 /// What multipart-manifest=get answers with.
 Result<std::vector<PartDigest>> ParseManifest(std::string_view document);
 std::string WriteManifest(const std::vector<Segment>& segments);
+/// The names ("/container/object") of its segments.
+Result<std::vector<std::string>> ParseManifestNames(std::string_view document);
 /// What a bulk delete could not remove: "name: 403 Forbidden"; empty for nothing. kCorrupt for what
 /// is no such answer.
 Result<std::string> ParseBulkErrors(std::string_view document);

@@ -27,7 +27,11 @@ struct Spec {
   std::span<const std::byte> body = {};
   std::function<Status(const net::HttpResponse&)> on_response = {};
   Sink sink = {};
+  std::chrono::seconds stall_timeout{20};
 };
+
+/// What the server does by itself before it answers takes as long as it takes.
+constexpr std::chrono::seconds kServerWorks{900};
 
 std::string Header(const net::HttpResponse& response, std::string_view name) {
   return std::string(response.headers.Get(name).value_or(""));
@@ -165,7 +169,13 @@ class SwiftStore final : public ObjectStore {
     if (!prefix.empty()) spec.query += "&prefix=" + net::PercentEncode(prefix);
     if (!options.start_after.empty())
       spec.query += "&marker=" + net::PercentEncode(options.start_after);
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, prefix, ctx));
+    LEAT_ASSIGN_OR_RETURN(net::HttpResponse response, Send(spec, prefix, ctx));
+    if (response.status == 412) {
+      // Its own limit is lower: then that.
+      const std::string limit = fmt::format("&limit={}", wanted + 1);
+      spec.query.erase(spec.query.find(limit), limit.size());
+      LEAT_ASSIGN_OR_RETURN(response, Send(spec, prefix, ctx));
+    }
     if (!Ok(response)) return Explain("", response);
     if (response.status == 204) return ListPage{};
     auto listing = ParseListing(response.body);
@@ -184,9 +194,9 @@ class SwiftStore final : public ObjectStore {
       }
       before = info.key;
     }
-    // Swift refuses a limit above its own; others (Ceph) cut it down, to thousands.
+    // Servers have limits of their own, all of them round.
     page.truncated =
-        page.objects.size() > wanted || (!page.objects.empty() && page.objects.size() % 1000 == 0);
+        page.objects.size() > wanted || (!page.objects.empty() && page.objects.size() % 100 == 0);
     if (page.objects.size() > wanted) page.objects.resize(wanted);
     if (page.truncated) page.next_after = page.objects.back().key;
     // A dynamic large object is listed without its size.
@@ -217,9 +227,12 @@ class SwiftStore final : public ObjectStore {
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse head,
                           Send({.method = "HEAD", .path = PathOf(key)}, key, ctx));
     if (head.status == 404) return {};
+    // (who may not look may be allowed to delete)
+    if (!Ok(head) && head.status != 403) return Explain(key, head);
     Spec spec{.method = "DELETE", .path = PathOf(key)};
     if (Lower(Header(head, "X-Static-Large-Object")) == "true") {
       spec.query = "multipart-manifest=delete";
+      spec.stall_timeout = kServerWorks;
       spec.headers.Add("Accept", "application/json");
     }
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
@@ -241,6 +254,10 @@ class SwiftStore final : public ObjectStore {
                                   const CallContext& ctx) override {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     // Nothing is begun at the server but the place. As rclone lays it out: a time makes it unique.
+    LEAT_ASSIGN_OR_RETURN(
+        const net::HttpResponse container,
+        Send({.method = "HEAD", .path = net::PercentEncode(options_.container)}, "", ctx));
+    if (container.status == 404) return Explain("", container);
     LEAT_RETURN_IF_ERROR(MakeContainer(SegmentsContainer(), ctx));
     const auto ns =
         std::chrono::duration_cast<std::chrono::nanoseconds>(clock_.Now().time_since_epoch())
@@ -267,6 +284,7 @@ class SwiftStore final : public ObjectStore {
     auto listing = ParseListing(response.body);
     if (!listing) return Fail(std::move(listing), UrlOf(key));
     for (const ObjectInfo& info : listing->objects) {
+      if (!info.key.starts_with(prefix)) continue;
       const auto number = ParseDecimal(std::string_view(info.key).substr(prefix.size()));
       if (number) parts.push_back({*number, info.size, info.version.etag});
     }
@@ -291,6 +309,7 @@ class SwiftStore final : public ObjectStore {
               .body = AsBytes(manifest)};
     AddMetadata(spec, options.metadata);
     if (options.if_absent) spec.headers.Add("If-None-Match", "*");
+    spec.stall_timeout = kServerWorks;
     // The server checks each segment against the manifest, and all of them against this.
     spec.headers.Add("ETag", Md5Hex(AsBytes(etags)));
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
@@ -302,6 +321,15 @@ class SwiftStore final : public ObjectStore {
 
   Status AbortUpload(std::string_view key, std::string_view upload,
                      const CallContext& ctx) override {
+    // It may have been completed, and the answer lost: then its segments are the object's.
+    LEAT_ASSIGN_OR_RETURN(const auto manifest, ManifestOf(key, {}, ctx));
+    if (manifest && manifest->dynamic.empty()) {
+      LEAT_ASSIGN_OR_RETURN(const auto names, ParseManifestNames(manifest->body));
+      const std::string ours = fmt::format("/{}/{}/{}/", SegmentsContainer(), key, upload);
+      for (const std::string& name : names) {
+        if (name.starts_with(ours)) return {};
+      }
+    }
     LEAT_ASSIGN_OR_RETURN(const std::vector<Part> parts, UploadedParts(key, upload, ctx));
     for (const Part& part : parts) {
       LEAT_ASSIGN_OR_RETURN(
@@ -315,24 +343,11 @@ class SwiftStore final : public ObjectStore {
   Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
                                               const CallContext& ctx) override {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
-    Spec spec{.path = PathOf(key), .query = "multipart-manifest=get&format=json"};
-    if (!version.version_id.empty()) spec.query += "&" + VersionQuery(version.version_id);
-    std::string body, dynamic;
-    spec.on_response = [&](const net::HttpResponse& response) -> Status {
-      dynamic = Header(response, "X-Object-Manifest");
-      return IsLarge(response) ? Status()
-                               : Fail(Errc::kUnsupported, UrlOf(key) + " has no segments");
-    };
-    spec.sink = [&](std::span<const std::byte> piece) -> Status {
-      if (body.size() + piece.size() > 64 * kMiB)
-        return Fail(Errc::kCorrupt, UrlOf(key) + ": the manifest does not end");
-      body += AsText(piece);
-      return {};
-    };
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
-    if (!Ok(response)) return Explain(key, response);
-    if (!dynamic.empty()) return DynamicParts(key, net::PercentDecode(dynamic), ctx);
-    auto parts = ParseManifest(body);
+    LEAT_ASSIGN_OR_RETURN(const auto manifest, ManifestOf(key, version, ctx));
+    if (!manifest) return Fail(Errc::kUnsupported, UrlOf(key) + " has no segments");
+    if (!manifest->dynamic.empty())
+      return DynamicParts(key, net::PercentDecode(manifest->dynamic), ctx);
+    auto parts = ParseManifest(manifest->body);
     if (!parts) return Fail(std::move(parts), UrlOf(key));
     return parts;
   }
@@ -345,6 +360,7 @@ class SwiftStore final : public ObjectStore {
     spec.headers.Add("X-Copy-From",
                      "/" + net::PercentEncode(bucket) + "/" + net::PercentEncode(source, true));
     if (!if_version.version_id.empty()) spec.query = VersionQuery(if_version.version_id);
+    spec.stall_timeout = kServerWorks;
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
     if (!Ok(response)) return Explain(key, response);
     const Version made = VersionOf(response);
@@ -422,6 +438,36 @@ class SwiftStore final : public ObjectStore {
     for (const auto& [name, value] : metadata) spec.headers.Add("X-Object-Meta-" + name, value);
   }
 
+  struct Manifest {
+    std::string body;     ///< of a static large object
+    std::string dynamic;  ///< of a dynamic one: where its segments lie, encoded
+  };
+  /// nullopt for what is no large object, or not there.
+  Result<std::optional<Manifest>> ManifestOf(std::string_view key, const Version& version,
+                                             const CallContext& ctx) {
+    Spec spec{.path = PathOf(key), .query = "multipart-manifest=get&format=json"};
+    if (!version.version_id.empty()) spec.query += "&" + VersionQuery(version.version_id);
+    Manifest manifest;
+    bool plain = false;
+    spec.on_response = [&](const net::HttpResponse& response) -> Status {
+      manifest.dynamic = Header(response, "X-Object-Manifest");
+      plain = !IsLarge(response);
+      return plain ? Fail(Errc::kUnsupported, "") : Status();  // its bytes are not wanted
+    };
+    spec.sink = [&](std::span<const std::byte> piece) -> Status {
+      if (manifest.body.size() + piece.size() > 64 * kMiB)
+        return Fail(Errc::kCorrupt, UrlOf(key) + ": the manifest does not end");
+      manifest.body += AsText(piece);
+      return {};
+    };
+    auto response = Send(spec, key, ctx);
+    if (plain) return std::optional<Manifest>();
+    if (!response) return std::unexpected(std::move(response).error());
+    if (response->status == 404) return std::optional<Manifest>();
+    if (!Ok(*response)) return Explain(key, *response);
+    return std::optional(std::move(manifest));
+  }
+
   /// `place`: "container/prefix"; whatever begins so is a part, in order.
   Result<std::vector<PartDigest>> DynamicParts(std::string_view key, std::string_view place,
                                                const CallContext& ctx) {
@@ -435,6 +481,7 @@ class SwiftStore final : public ObjectStore {
     if (!listing) return Fail(std::move(listing), UrlOf(key));
     std::vector<PartDigest> parts;
     for (const ObjectInfo& info : listing->objects) {
+      if (info.size == 0) continue;
       auto md5 = FromHex(info.version.etag);
       if (info.in_parts || !md5 || md5->size() != 16)
         return Fail(Errc::kUnsupported, UrlOf(key) + ": a segment has no digest of its own");
@@ -444,8 +491,10 @@ class SwiftStore final : public ObjectStore {
   }
 
   Status MakeContainer(const std::string& container, const CallContext& ctx) {
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response,
-                          Send({.method = "PUT", .path = net::PercentEncode(container)}, "", ctx));
+    Spec spec{.method = "PUT", .path = net::PercentEncode(container)};
+    if (!options_.storage_policy.empty())
+      spec.headers.Add("X-Storage-Policy", options_.storage_policy);
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, "", ctx));
     return Ok(response) ? Status() : Explain("", response);
   }
 
@@ -461,6 +510,8 @@ class SwiftStore final : public ObjectStore {
     if (response.status == 412 && spec.headers.Get("If-None-Match"))
       return Fail(Errc::kConflict, UrlOf(key) + " exists already");
     if (!Ok(response)) return Explain(key, response);
+    if (response.status == 202)
+      return Fail(Errc::kUnavailable, UrlOf(key) + ": another writer was at it in the same moment");
     LEAT_RETURN_IF_ERROR(CheckIsSwift(response, key));
     Version version = VersionOf(response);
     if (!md5.empty() && version.etag != md5)
@@ -500,6 +551,7 @@ class SwiftStore final : public ObjectStore {
       request.headers = spec.headers;
       if (!given->session_token.empty()) request.headers.Add("X-Auth-Token", given->session_token);
       request.body = spec.body;
+      request.stall_timeout = spec.stall_timeout;
       request.ca_file = options_.ca_file;
       // What the callbacks fail with is the caller's own error, not one of the connection.
       bool ours = false;
@@ -545,6 +597,7 @@ class SwiftStore final : public ObjectStore {
       case 422:
         return Fail(Errc::kUnavailable, url + " arrived damaged at the server (422)");
       case 408:
+      case 409:  // another writer was at it in the same moment
       case 429:
       case 498:
         return Fail(Errc::kUnavailable,

@@ -16,7 +16,8 @@ struct SwiftOptions {
   std::string container = {};  ///< empty: the account, good for Buckets alone
   /// Tells this account from others: "https://keystone:5000/v3 RegionOne 9f7e..."; no secret.
   std::string account = {};
-  std::string ca_file = {};  ///< empty: the system's
+  std::string storage_policy = {};  ///< of containers that are made; empty: the server's
+  std::string ca_file = {};         ///< empty: the system's
 };
 
 /// One container. `credentials` give the token and the account's URL (auth/keystone.h); they are
