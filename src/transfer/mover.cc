@@ -380,12 +380,18 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
     part_size = parts[0].size;
   }
   const std::uint64_t range = part_size.value_or(kRange);
+  // What is noted as there, so that a slow line loses little.
+  const std::uint64_t block = range % kMiB == 0 ? kMiB : range;
   LEAT_ASSIGN_OR_RETURN(const auto file,
                         PartialFile::Open(folder, name, item.size,
                                           fmt::format("{}\n{}\n{}\n{}", from.store->Identity(), key,
                                                       info.version.etag, info.version.version_id),
-                                          range));
-  const std::size_t count = file->ranges();
+                                          block));
+  const std::size_t count = (item.size + range - 1) / range;
+  const std::size_t blocks_per_range = range / block;
+  const auto offset_of = [&](std::size_t i) { return i * range; };
+  const auto length_of = [&](std::size_t i) { return std::min(range, item.size - i * range); };
+  std::vector<std::atomic<char>> there(count);  // ranges that are whole
   std::vector<std::string> md5s(part_size ? count : 0);
   std::atomic<std::uint64_t> resumed{0}, brought{0};
   std::mutex mutex;
@@ -400,47 +406,50 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   const auto fetch = [&](std::size_t i) -> Status {
     std::optional<digest::Hasher> md5;
     if (part_size) md5.emplace(digest::Kind::kMd5);
-    if (file->Has(i)) {
-      resumed += file->LengthOf(i);
-      progress_.bytes += file->LengthOf(i);
-      if (md5) {
-        LEAT_RETURN_IF_ERROR(
-            HashRange(file->fd(), file->OffsetOf(i), file->LengthOf(i), *md5, ctx));
-        md5s[i] = md5->Finish();
-      }
-      return {};
+    const std::uint64_t end = offset_of(i) + length_of(i);
+    std::size_t at = i * blocks_per_range;
+    const std::size_t blocks_end = std::min(at + blocks_per_range, file->blocks());
+    while (at < blocks_end && file->Has(at)) ++at;
+    std::uint64_t position = std::min(at * block, end);
+    const std::uint64_t before = position - offset_of(i);
+    resumed += before;
+    progress_.bytes += before;
+    if (md5) LEAT_RETURN_IF_ERROR(HashRange(file->fd(), offset_of(i), before, *md5, ctx));
+    if (position < end) {
+      const Status got = from.store->Read(
+          key, {.offset = position, .length = end - position, .if_version = pin},
+          [&](std::span<const std::byte> piece) -> Status {
+            if (piece.size() > end - position)
+              return Fail(Errc::kCorrupt, "more bytes arrived than were asked for");
+            if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
+            if (md5) md5->Update(piece);
+            LEAT_RETURN_IF_ERROR(file->Write(piece, position));
+            position += piece.size();
+            brought += piece.size();
+            progress_.bytes += piece.size();
+            for (; at < blocks_end && position >= std::min((at + 1) * block, end); ++at)
+              LEAT_RETURN_IF_ERROR(file->Done(at));
+            return {};
+          },
+          ctx);
+      if (!got) return got;
     }
-    std::uint64_t position = file->OffsetOf(i);
-    const std::uint64_t end = position + file->LengthOf(i);
-    const Status got = from.store->Read(
-        key, {.offset = position, .length = end - position, .if_version = pin},
-        [&](std::span<const std::byte> piece) -> Status {
-          if (piece.size() > end - position)
-            return Fail(Errc::kCorrupt, "more bytes arrived than were asked for");
-          if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
-          if (md5) md5->Update(piece);
-          LEAT_RETURN_IF_ERROR(file->Write(piece, position));
-          position += piece.size();
-          brought += piece.size();
-          progress_.bytes += piece.size();
-          return {};
-        },
-        ctx);
-    if (!got) return got;
     if (position != end)
       return Fail(Errc::kCorrupt,
                   from.NameOf(item.path) + ": fewer bytes arrived than were asked for");
     if (md5) md5s[i] = md5->Finish();
-    return file->Done(i);
+    there[i].store(1, std::memory_order_release);
+    return {};
   };
   // Whoever has brought a range hashes what is whole from the start, while the others go on.
   const auto hash_on = [&]() -> Status {
     std::unique_lock lock(mutex);
-    while (whole && !hashing && hashed < count && file->Has(hashed) && !failure) {
+    while (whole && !hashing && hashed < count && !failure &&
+           there[hashed].load(std::memory_order_acquire) != 0) {
       hashing = true;
       const std::size_t i = hashed;
       lock.unlock();
-      const Status done = HashRange(file->fd(), file->OffsetOf(i), file->LengthOf(i), *whole, ctx);
+      const Status done = HashRange(file->fd(), offset_of(i), length_of(i), *whole, ctx);
       lock.lock();
       hashing = false;
       if (!done) return done;

@@ -19,12 +19,12 @@ namespace {
 
 constexpr std::uint64_t kMagic = 0x31545241'50544c4cULL;  // "LLTPART1"
 
-/// Behind the file's bytes while it is under way; the ranges' bytes follow. Of this machine alone,
+/// Behind the file's bytes while it is under way; the blocks' bytes follow. Of this machine alone,
 /// and of this boot: after a power loss a mark may be there and its bytes not.
 struct Trailer {
   std::uint64_t magic = kMagic;
   std::uint64_t identity = 0;
-  std::uint64_t range = 0;
+  std::uint64_t block = 0;
   std::uint64_t boot = 0;
 };
 
@@ -53,13 +53,12 @@ Status SetFileTime(int fd, std::int64_t mtime_ns) {
 Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder,
                                                        const std::string& name, std::uint64_t size,
                                                        std::string_view identity,
-                                                       std::uint64_t range) {
+                                                       std::uint64_t block) {
   std::unique_ptr<PartialFile> file(new PartialFile);
   file->path_ = folder + "/" + name;
   file->size_ = size;
-  file->range_ = range;
   file->there_ = std::vector<std::atomic<char>>(
-      std::max<std::uint64_t>(1, size / range + (size % range != 0 ? 1 : 0)));
+      std::max<std::uint64_t>(1, size / block + (size % block != 0 ? 1 : 0)));
   // The same name each time: the next attempt finds it. Where another process is at it, one of our
   // own.
   file->temporary_ = fmt::format("{}/{}{:016x}", folder, kTemporary, digest::Xxh3(AsBytes(name)));
@@ -74,7 +73,7 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
     return file;
   }
   const Trailer wanted{
-      .identity = digest::Xxh3(AsBytes(identity)), .range = range, .boot = BootHash()};
+      .identity = digest::Xxh3(AsBytes(identity)), .block = block, .boot = BootHash()};
   const std::uint64_t whole = size + sizeof(Trailer) + file->there_.size();
   struct stat st;
   if (::fstat(file->fd_.get(), &st) != 0) return FailErrno(errno, file->temporary_);
@@ -103,10 +102,6 @@ PartialFile::~PartialFile() {
   if (!any) Discard();
 }
 
-std::uint64_t PartialFile::LengthOf(std::size_t i) const {
-  return std::min(range_, size_ - OffsetOf(i));
-}
-
 Status PartialFile::Write(std::span<const std::byte> bytes, std::uint64_t offset) {
   const std::lock_guard lock(turn_);
   if (Status written = os::PwriteAll(fd_.get(), bytes, offset); !written)
@@ -114,13 +109,11 @@ Status PartialFile::Write(std::span<const std::byte> bytes, std::uint64_t offset
   return {};
 }
 
-Status PartialFile::Mark(std::size_t i, char value) {
-  there_[i].store(value, std::memory_order_release);
-  return os::PwriteAll(fd_.get(), {reinterpret_cast<const std::byte*>(&value), 1},
-                       size_ + sizeof(Trailer) + i);
+Status PartialFile::Done(std::size_t i) {
+  constexpr std::byte kThere{1};
+  there_[i].store(1, std::memory_order_release);
+  return os::PwriteAll(fd_.get(), {&kThere, 1}, size_ + sizeof(Trailer) + i);
 }
-Status PartialFile::Done(std::size_t i) { return Mark(i, 1); }
-Status PartialFile::Forget(std::size_t i) { return Mark(i, 0); }
 
 Status PartialFile::Publish(std::int64_t mtime_ns) {
   if (::ftruncate(fd_.get(), static_cast<off_t>(size_)) != 0) return FailErrno(errno, path_);

@@ -1,4 +1,4 @@
-// A file that arrives in ranges, side by side: invisible until it is whole, gone on with where an
+// A file that arrives in blocks, in any order: invisible until it is whole, gone on with where an
 // earlier process was killed.
 #ifndef LEAT_TRANSFER_PARTIAL_FILE_H_
 #define LEAT_TRANSFER_PARTIAL_FILE_H_
@@ -18,30 +18,26 @@
 namespace leat::transfer {
 
 /// While it is under way its bytes lie in a hidden file beside its place, followed by what they
-/// are, of which boot, and one byte a range: 1 when it is there. Threads write different ranges at
+/// are, of which boot, and one byte a block: 1 when it is there. Threads write different blocks at
 /// once.
 class PartialFile {
  public:
   /// `identity` names the bytes (object and version): what an earlier attempt left of others is
-  /// thrown away; "": of any, and nothing is kept for a next attempt. `range`: bytes, more than 0.
+  /// thrown away; "": of any, and nothing is kept for a next attempt. `block`: bytes, more than 0.
   /// The folder exists.
   static Result<std::unique_ptr<PartialFile>> Open(const std::string& folder,
                                                    const std::string& name, std::uint64_t size,
-                                                   std::string_view identity, std::uint64_t range);
+                                                   std::string_view identity, std::uint64_t block);
   /// What is not published stays for the next attempt, unless nothing of it is there.
   ~PartialFile();
 
-  std::size_t ranges() const { return there_.size(); }
-  std::uint64_t OffsetOf(std::size_t i) const { return i * range_; }
-  std::uint64_t LengthOf(std::size_t i) const;
+  std::size_t blocks() const { return there_.size(); }
   bool Has(std::size_t i) const { return there_[i].load(std::memory_order_acquire) != 0; }
   int fd() const { return fd_.get(); }
 
   Status Write(std::span<const std::byte> bytes, std::uint64_t offset);
   /// Its last byte has been written.
   Status Done(std::size_t i);
-  /// It was wrong: it is to be brought again.
-  Status Forget(std::size_t i);
   /// Under its own name, in place of what is there, with `mtime_ns`.
   Status Publish(std::int64_t mtime_ns);
   /// It is not wanted any more.
@@ -49,10 +45,8 @@ class PartialFile {
 
  private:
   PartialFile() = default;
-  Status Mark(std::size_t i, char value);
-
   std::string path_, temporary_;
-  std::uint64_t size_ = 0, range_ = 0;
+  std::uint64_t size_ = 0;
   os::UniqueFd fd_;
   std::vector<std::atomic<char>> there_;
   std::mutex turn_;  // to write: others would wait for the inode's lock, and spin

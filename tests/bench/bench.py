@@ -395,6 +395,54 @@ def copy(b):
     return details
 
 
+@case("cp")
+def cp(b):
+    """leat cp, sync and check beside rclone: one large object, 5,000 small ones, nothing to do, 20 ms a request."""
+    lab, details = b.lab, {}
+    one, many, few = lab.work / "cp-one", lab.work / "cp-many", lab.work / "cp-few"
+    if not one.exists():
+        lab.random_file(one / "big", b.size // 2)
+        for folder, count in ((many, COPIED), (few, SMALL)):
+            for i in range(count):
+                lab.random_file(folder / f"{i // 500:02}" / f"f{i:05}", KIB_100)
+    names = iter(range(1_000_000))
+
+    def race(title, ours, theirs, wall_at_most, cpu_at_most=None, endpoint=None):
+        """Each gets where it may write: a fresh bucket's name and a fresh folder."""
+        def run(move, words):
+            def go():
+                number = next(names)
+                place = {"folder": lab.fresh("cp-target"), "bucket": f"bench-cp-{number}"}
+                arguments = [str(word).format(**place) for word in words]
+                lab.drop_page_cache()
+                return move(arguments)
+            return go
+        r = Rounds(b, [("leat", run(lambda words: lab.move(b.home(), words, endpoint), ours)),
+                       ("rclone", run(lambda words: lab.rclone(words, endpoint), theirs))])
+        for what, value, at_most in (("wall", wall, wall_at_most), ("CPU", cpu, cpu_at_most)):
+            if at_most is not None:
+                b.row(f"{title}, {what}", r.median("leat", value), "rclone", r.median("rclone", value), f"<= {at_most}", at_most=at_most)
+        details[title] = r.as_dict()
+        return r
+
+    large = f"{b.size // 2 // MIB} MiB"
+    r = race(f"put {large}", ["cp", one, "s3://{bucket}"], ["copy", one, ":s3:{bucket}"], 0.6, 0.4)
+    b.row(f"put {large}, memory", r.median("leat", lambda u: u.peak_mib), "", None, "<= 128 MiB", at_most=128, unit="MiB")
+    race(f"put {COPIED:,} x 100 KiB", ["cp", many, "s3://{bucket}"], ["copy", many, ":s3:{bucket}"], 0.75, 0.4)
+    for source, name in ((one, "bench-cp-one"), (many, "bench-cp-many"), (few, "bench-cp-few")):
+        lab.fill(f"{name}-{b.size}", lambda source=source, name=name: lab.upload(source, name))
+    r = race(f"get {large}", ["cp", "s3://bench-cp-one", "{folder}"], ["copy", ":s3:bench-cp-one", "{folder}"], 0.75, 0.6)
+    b.row(f"get {large}, memory", r.median("leat", lambda u: u.peak_mib), "", None, "<= 128 MiB", at_most=128, unit="MiB")
+    race(f"get {COPIED:,} x 100 KiB", ["cp", "s3://bench-cp-many", "{folder}"], ["copy", ":s3:bench-cp-many", "{folder}"], 0.8, 0.5)
+    race(f"sync of {COPIED:,}, nothing to do", ["sync", many, "s3://bench-cp-many"], ["sync", many, ":s3:bench-cp-many"], 0.5)
+    race(f"check of {COPIED:,}", ["check", many, "s3://bench-cp-many"], ["check", many, ":s3:bench-cp-many"], 0.5)
+    endpoint, _ = lab.proxy("delay=20")
+    race(f"get {SMALL:,} at 20 ms a request", ["cp", "s3://bench-cp-few", "{folder}"],
+         ["copy", ":s3:bench-cp-few", "{folder}"], 0.5, endpoint=endpoint)
+    race(f"put {SMALL:,} at 20 ms a request", ["cp", few, "s3://{bucket}"], ["copy", few, ":s3:{bucket}"], 0.5, endpoint=endpoint)
+    return details
+
+
 def show(value, unit):
     if value is None:
         return "-"

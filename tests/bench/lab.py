@@ -243,6 +243,14 @@ class Lab:
             command += ["-m", mount]
         return self.time([*command, "--", *job], self.env(endpoint, home), MemoryWatch(self.leat, home))
 
+    def move(self, home, arguments, endpoint=None):
+        """`leat cp`, `sync` or `check`."""
+        return self.time([self.leat, *arguments, "--quiet"], self.env(endpoint, home), MemoryWatch(self.leat, home))
+
+    def rclone(self, arguments, endpoint=None):
+        """With the words that its users give it for many files."""
+        return self.time(["/usr/bin/rclone", *arguments, "--transfers", "32", "--checkers", "16", "--fast-list"], self.env(endpoint))
+
     def read_native(self, *arguments):
         return self.time([self.reader, *arguments], self.env())
 
