@@ -30,9 +30,15 @@ void CheckTarget(std::string_view target) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace leat::job;
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  const auto spec = ParseMount(text);
+  // One remote is there, "r".
+  const leat::config::Environment env = [](std::string_view name) {
+    return name == "RCLONE_CONFIG_R_TYPE" ? std::optional<std::string>("swift") : std::nullopt;
+  };
+  const auto spec = ParseMount(text, env);
   if (!spec) {
-    Require(spec.error().code() == leat::Errc::kInvalid && !spec.error().message().empty());
+    const leat::Errc code = spec.error().code();
+    Require(code == leat::Errc::kInvalid || code == leat::Errc::kNotFound);
+    Require(!spec.error().message().empty());
     return 0;
   }
   CheckTarget(spec->target);
@@ -43,8 +49,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       Require(!source.path.empty() && source.path.find('\0') == std::string::npos);
       break;
     case Source::Kind::kS3:
+    case Source::Kind::kSwift:
       Require(!source.bucket.empty() && source.bucket.find('/') == std::string::npos);
-      Require(source.key.size() <= 1024 && source.text.ends_with(source.key));
+      Require(source.text.ends_with(source.key));
+      Require(source.remote != nullptr || source.key.size() <= 1024);
+      break;
+    case Source::Kind::kRemote:
+      Require(false);  // it is resolved
       break;
     case Source::Kind::kHttp:
       Require(source.origin.starts_with("http"));
@@ -54,6 +65,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Require(!spec->writable || source.kind == Source::Kind::kLocal);
   Require(!(spec->anonymous && !spec->profile.empty()));
   // A source that was read reads the same alone.
+  if (source.remote != nullptr) return 0;
   const auto again = ParseSource(source.text);
   Require(again && again->kind == source.kind && again->key == source.key &&
           again->path == source.path && again->bucket == source.bucket);
