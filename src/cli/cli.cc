@@ -275,7 +275,7 @@ int Main(int argc, char** argv) {
     sub->add_option("--multi-thread-streams", move.streams, "Requests at once for one large file");
     sub->add_option("--multi-thread-cutoff", move.cutoff, "From this size on (default: 16Mi)");
     sub->add_option("--bwlimit", move.bandwidth, "Bytes a second, such as 10M");
-    sub->add_flag("--fast-list", ignored_flag, "Accepted: listings are always fast");
+    sub->add_flag("--fast-list", ignored_flag, "Accepted: a folder is always listed whole");
     sub->add_flag("-P,--progress", ignored_flag, "Accepted: progress is shown unless --quiet");
     sub->add_option("--stats", ignored_text, "Accepted");
     return sub;

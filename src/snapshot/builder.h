@@ -51,10 +51,10 @@ using AddObject = std::function<Status(const store::ObjectInfo&)>;
 /// (a small folder costs one request); if it came back truncated, the key range is split among
 /// `threads`, and split again where one has nothing left to do, so that a flat prefix of a million
 /// keys is listed side by side too. kCorrupt for a listing out of order, outside the prefix, or
-/// that does not advance (an endless one); kNotFound when there is nothing below the prefix.
+/// that does not advance (an endless one).
 Status ListAll(store::ObjectStore& store, std::string_view prefix, const ListingOptions& options,
                const CallContext& ctx, const AddObject& add);
-/// The same into `builder`.
+/// The same into `builder`; kNotFound when there is nothing below the prefix.
 Status BuildFromListing(store::ObjectStore& store, std::string_view prefix,
                         const ListingOptions& options, const CallContext& ctx, Builder& builder);
 

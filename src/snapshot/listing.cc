@@ -99,8 +99,6 @@ Status Listing::Run() {
     Work(&whole);
   }
   if (error_) return std::unexpected(std::move(*error_));
-  if (kept_ == 0)
-    return Fail(Errc::kNotFound, store_.UrlOf(prefix_) + ": there is nothing below it");
   return {};
 }
 
@@ -287,8 +285,13 @@ Status ListAll(store::ObjectStore& store, std::string_view prefix, const Listing
 
 Status BuildFromListing(store::ObjectStore& store, std::string_view prefix,
                         const ListingOptions& options, const CallContext& ctx, Builder& builder) {
-  return ListAll(store, prefix, options, ctx,
-                 [&](const store::ObjectInfo& object) { return builder.Add(object); });
+  bool any = false;
+  LEAT_RETURN_IF_ERROR(ListAll(store, prefix, options, ctx, [&](const store::ObjectInfo& object) {
+    any = true;
+    return builder.Add(object);
+  }));
+  if (any) return {};
+  return Fail(Errc::kNotFound, store.UrlOf(prefix) + ": there is nothing below it");
 }
 
 }  // namespace leat::snapshot

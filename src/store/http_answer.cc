@@ -69,6 +69,23 @@ std::string WhatItAnswered(const net::HttpResponse& response) {
          ")";
 }
 
+Result<net::HttpResponse> PerformFor(const std::string& url, net::HttpTransport& http,
+                                     net::HttpRequest request, const CallContext& ctx) {
+  bool ours = false;
+  const auto noting = [&ours](auto callback) {
+    return [&ours, callback = std::move(callback)](const auto& argument) {
+      auto status = callback(argument);
+      ours = ours || !status;
+      return status;
+    };
+  };
+  if (request.on_response) request.on_response = noting(std::move(request.on_response));
+  if (request.sink) request.sink = noting(std::move(request.sink));
+  auto response = http.Perform(request, ctx);
+  if (response || ours) return response;
+  return Fail(std::move(response), url);
+}
+
 RangeDelivery::RangeDelivery(std::string url, const ReadOptions& options)
     : url_(std::move(url)), offset_(options.offset), length_(options.length) {}
 

@@ -32,6 +32,11 @@ void NoteRetryAfter(const net::HttpResponse& response, std::chrono::system_clock
 /// " (it answered text/html)" or " (it answered 404)".
 std::string WhatItAnswered(const net::HttpResponse& response);
 
+/// One request for the object `url`, which a failure of the connection is told with; what the
+/// callbacks fail with is the caller's own error and stays as it is.
+Result<net::HttpResponse> PerformFor(const std::string& url, net::HttpTransport& http,
+                                     net::HttpRequest request, const CallContext& ctx);
+
 /// The range of one read, and its way from the answer to the sink. Not thread-safe.
 class RangeDelivery {
  public:

@@ -57,7 +57,7 @@ class Copier {
       if (report_.errors == 0) {
         Delete();
       } else if (!extraneous_.empty()) {
-        Fail_("", "nothing was deleted, because not everything was copied");
+        NoteFailure("", "nothing was deleted, because not everything was copied");
       }
     }
     // (what failed is gone on with by the next)
@@ -102,7 +102,7 @@ class Copier {
  private:
   std::size_t Threads() const { return options_.transfers == 0 ? kTransfers : options_.transfers; }
 
-  void Fail_(const std::string& path, const std::string& why) {
+  void NoteFailure(const std::string& path, const std::string& why) {
     const std::lock_guard lock(mutex_);
     ++report_.errors;
     ++progress_.errors;
@@ -118,7 +118,7 @@ class Copier {
     LEAT_ASSIGN_OR_RETURN(from_, ListPlace(options_.from, request, ctx_));
     report_.skipped_links = from_.skipped_links;
     report_.skipped_special = from_.skipped_special;
-    for (const std::string& why : from_.failed) Fail_("", why);
+    for (const std::string& why : from_.failed) NoteFailure("", why);
     // Through a link at the target nothing is changed or deleted.
     if (request.links == Links::kFollow) request.links = Links::kSkip;
     // What is not there yet has no files.
@@ -130,7 +130,7 @@ class Copier {
     } else if (!options_.to.local() && options_.to.only.empty()) {
       no_bucket_ = true;
     }
-    for (const std::string& why : to_.failed) Fail_("", why);
+    for (const std::string& why : to_.failed) NoteFailure("", why);
     if (!options_.from.only.empty()) {
       pairs_.push_back({&from_.items[0], to_.items.empty() ? nullptr : &to_.items[0]});
       return {};
@@ -284,19 +284,20 @@ class Copier {
       if (!keep) {
         const Result<bool> same = Same(item, *pair.target);
         ++progress_.checked;
-        if (!same) return Fail_(name, same.error().message());
+        if (!same) return NoteFailure(name, same.error().message());
         if (*same) {
           const std::lock_guard lock(mutex_);
           ++report_.same;
           return;
         }
         if (options_.immutable) {
-          return Fail_(name, options_.to.NameOf(item.path) +
+          return NoteFailure(name,
+                             options_.to.NameOf(item.path) +
                                  " differs from the source, and --immutable forbids to change it");
         }
         if (options_.update) {
           const auto one = TimeOf(options_.from, item), two = TimeOf(options_.to, *pair.target);
-          if (!one || !two) return Fail_(name, (one ? two : one).error().message());
+          if (!one || !two) return NoteFailure(name, (one ? two : one).error().message());
           keep = *two > *one && !SameTime(*one, *two);
         }
       }
@@ -317,11 +318,11 @@ class Copier {
     }
     if (pair.target != nullptr && options_.backup) {
       if (const Status done = Backup(*pair.target); !done)
-        return Fail_(name, done.error().message());
+        return NoteFailure(name, done.error().message());
     }
     const Result<Moved> moved = mover_.Move(options_.from, item, options_.to, ctx_);
     if (!moved) {
-      if (moved.error().code() != Errc::kCancelled) Fail_(name, moved.error().message());
+      if (moved.error().code() != Errc::kCancelled) NoteFailure(name, moved.error().message());
       return;
     }
     ++progress_.files;
@@ -356,7 +357,7 @@ class Copier {
         if (done) done = RemoveOne(options_.to, item, ctx_);
       }
       if (!done) {
-        Fail_(name, done.error().message());
+        NoteFailure(name, done.error().message());
         return true;
       }
       const std::lock_guard lock(mutex_);

@@ -161,7 +161,7 @@ Status ListStore(const Place& place, const ListRequest& request, const CallConte
   }
   snapshot::ListingOptions options;
   options.on_progress = request.on_progress;
-  const Status listed = snapshot::ListAll(
+  LEAT_RETURN_IF_ERROR(snapshot::ListAll(
       *place.store, place.prefix, options, ctx, [&](const store::ObjectInfo& info) -> Status {
         std::string path = info.key.substr(place.prefix.size());
         // A folder's marker is nobody's file.
@@ -169,12 +169,7 @@ Status ListStore(const Place& place, const ListRequest& request, const CallConte
         if (request.filter != nullptr && !request.filter->Means(path, info.size)) return {};
         out.items.push_back(ItemOf(std::move(path), info));
         return {};
-      });
-  // Nothing below a prefix is no failure; that there is no bucket is.
-  if (!listed && (listed.error().code() != Errc::kNotFound ||
-                  listed.error().message().find("there is nothing below") == std::string::npos)) {
-    return listed;
-  }
+      }));
   std::ranges::sort(out.items, {}, &Item::path);
   return {};
 }

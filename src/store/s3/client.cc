@@ -103,25 +103,10 @@ Result<Answer> S3Client::Perform(const Spec& spec, const auth::Credentials& cred
   }
   LEAT_RETURN_IF_ERROR(auth::SignV4(request, credentials, {.region = endpoint.region()}, Now(),
                                     spec.payload_sha256));
-  // What the callbacks fail with is the caller's own error, not one of the connection.
-  bool ours = false;
-  if (spec.on_response) {
-    request.on_response = [&](const net::HttpResponse& response) {
-      auto status = spec.on_response(response);
-      ours = ours || !status;
-      return status;
-    };
-  }
-  if (spec.sink) {
-    request.sink = [&](std::span<const std::byte> piece) {
-      auto status = spec.sink(piece);
-      ours = ours || !status;
-      return status;
-    };
-  }
-  auto response = http_.Perform(request, ctx);
-  if (!response && ours) return std::unexpected(std::move(response).error());
-  if (!response) return Fail(std::move(response), UrlOf(spec.key));
+  request.on_response = spec.on_response;
+  request.sink = spec.sink;
+  auto response = PerformFor(UrlOf(spec.key), http_, std::move(request), ctx);
+  if (!response) return std::unexpected(std::move(response).error());
   Answer answer{.response = *std::move(response)};
   if (!answer.ok()) answer.error = ErrorOf(answer.response);
   answer.asked = {.url = spec.key.empty() ? name_ : UrlOf(spec.key),

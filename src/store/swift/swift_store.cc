@@ -553,25 +553,10 @@ class SwiftStore final : public ObjectStore {
       request.body = spec.body;
       request.stall_timeout = spec.stall_timeout;
       request.ca_file = options_.ca_file;
-      // What the callbacks fail with is the caller's own error, not one of the connection.
-      bool ours = false;
-      if (spec.on_response) {
-        request.on_response = [&](const net::HttpResponse& response) {
-          auto status = spec.on_response(response);
-          ours = ours || !status;
-          return status;
-        };
-      }
-      if (spec.sink) {
-        request.sink = [&](std::span<const std::byte> piece) {
-          auto status = spec.sink(piece);
-          ours = ours || !status;
-          return status;
-        };
-      }
-      auto response = http_.Perform(request, ctx);
-      if (!response && ours) return std::unexpected(std::move(response).error());
-      if (!response) return Fail(std::move(response), UrlOf(key));
+      request.on_response = spec.on_response;
+      request.sink = spec.sink;
+      auto response = PerformFor(UrlOf(key), http_, std::move(request), ctx);
+      if (!response) return response;
       if (response->status != 401 || renewed || given->session_token.empty()) return response;
       credentials_.Invalidate();
     }
