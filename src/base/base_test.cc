@@ -298,5 +298,16 @@ TEST(CallContext, WithinNeverMovesTheDeadlineBack) {
   EXPECT_TRUE(CallContext{}.Within(-1ms).expired());
 }
 
+TEST(Seconds, AreReadAsPeopleWriteThem) {
+  EXPECT_EQ(*ParseSeconds("0"), std::chrono::seconds(0));
+  EXPECT_EQ(*ParseSeconds("60"), std::chrono::seconds(60));
+  EXPECT_EQ(*ParseSeconds("90s"), std::chrono::seconds(90));
+  EXPECT_EQ(*ParseSeconds("1h30m"), std::chrono::minutes(90));
+  EXPECT_EQ(*ParseSeconds("2d"), std::chrono::hours(48));
+  for (const char* wrong :
+       {"", "s", "-1", "1x", "1.5s", "5m-3s", "99999999999999999999s", "99999d"})
+    EXPECT_FALSE(ParseSeconds(wrong)) << wrong;
+}
+
 }  // namespace
 }  // namespace leat

@@ -47,6 +47,28 @@ Result<std::uint64_t> ParseSize(std::string_view text) {
   return static_cast<std::uint64_t>(std::llround(bytes));
 }
 
+Result<std::chrono::seconds> ParseSeconds(std::string_view text) {
+  constexpr std::int64_t kLongest = 10LL * 365 * 86400;
+  const auto bad = [&] {
+    return Fail(Errc::kInvalid, fmt::format("\"{}\" is not a time (use 60s, 5m, 1h ...)", text));
+  };
+  std::int64_t total = 0;
+  std::string_view rest = text;
+  do {
+    std::int64_t number = 0;
+    const auto [last, ec] = std::from_chars(rest.data(), rest.data() + rest.size(), number);
+    if (ec != std::errc{} || number < 0 || number > kLongest) return bad();
+    rest.remove_prefix(static_cast<std::size_t>(last - rest.data()));
+    const char unit = rest.empty() ? 's' : rest.front();
+    const std::size_t which = std::string_view("smhd").find(unit);
+    if (which == std::string_view::npos) return bad();
+    if (!rest.empty()) rest.remove_prefix(1);
+    total += number * std::array<std::int64_t, 4>{1, 60, 3600, 86400}[which];
+    if (total > kLongest) return bad();
+  } while (!rest.empty());
+  return std::chrono::seconds(total);
+}
+
 std::string FormatBytes(std::uint64_t bytes) {
   static constexpr std::array<const char*, 6> kUnits = {"kB", "MB", "GB", "TB", "PB", "EB"};
   if (bytes < 1000) return fmt::format("{} B", bytes);

@@ -2,6 +2,7 @@
 #ifndef LEAT_BASE_BYTES_H_
 #define LEAT_BASE_BYTES_H_
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -20,6 +21,8 @@ inline constexpr std::uint64_t kGiB = 1024 * kMiB;
 /// trailing B, and decimals
 /// ("1.5Gi"). kInvalid for anything else, for a negative number, and for what 64 bits cannot hold.
 Result<std::uint64_t> ParseSize(std::string_view text);
+/// "60", "60s", "5m", "1h30m", "1d". kInvalid otherwise.
+Result<std::chrono::seconds> ParseSeconds(std::string_view text);
 /// "9.1 MB", "1.0 GB": base 10, one decimal; below 1 kB "312 B".
 std::string FormatBytes(std::uint64_t bytes);
 /// "1,234,567".

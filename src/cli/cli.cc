@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include <limits.h>
 
@@ -19,6 +19,9 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/text.h"
+#include "cli/fstab.h"
+#include "engine/local/mount.h"
 #include "engine/local/run.h"
 #include "job/mount_spec.h"
 #include "net/url.h"
@@ -121,6 +124,70 @@ void HideSecrets(int argc, char** argv) {
   }
 }
 
+/// An absolute path without links, found without asking the file system that may be mounted there.
+std::string FolderOfMount(std::string dir) {
+  while (dir.size() > 1 && dir.ends_with('/')) dir.pop_back();
+  const std::size_t slash = dir.rfind('/');
+  std::string parent =
+      slash == std::string::npos ? "." : dir.substr(0, std::max<std::size_t>(slash, 1));
+  std::string name = slash == std::string::npos ? dir : dir.substr(slash + 1);
+  struct stat st;
+  char resolved[PATH_MAX];
+  // (lstat of a mount point asks its file system, which may be dead; of a link it does not)
+  const bool whole = name.empty() || name == "." || name == ".." ||
+                     (::lstat(dir.c_str(), &st) == 0 && S_ISLNK(st.st_mode));
+  if (::realpath(whole ? dir.c_str() : parent.c_str(), resolved) == nullptr) return dir;
+  if (whole) return resolved;
+  parent = resolved;
+  return parent + (parent == "/" ? "" : "/") + name;
+}
+
+/// Options of rclone mount that have no counterpart: a snapshot never changes, and the cache needs
+/// no care.
+std::vector<CLI::Option*> AcceptWordsOfRcloneMount(CLI::App& mount) {
+  static std::string ignored_text;
+  static bool ignored_flag = false;
+  std::vector<CLI::Option*> words;
+  for (const char* name : {"--vfs-cache-mode",
+                           "--vfs-cache-max-age",
+                           "--vfs-cache-max-size",
+                           "--vfs-cache-poll-interval",
+                           "--vfs-read-ahead",
+                           "--vfs-read-chunk-size",
+                           "--vfs-read-chunk-size-limit",
+                           "--vfs-read-wait",
+                           "--vfs-write-back",
+                           "--vfs-write-wait",
+                           "--dir-cache-time",
+                           "--poll-interval",
+                           "--attr-timeout",
+                           "--buffer-size",
+                           "--cache-dir",
+                           "--max-read-ahead",
+                           "--daemon-timeout",
+                           "--daemon-wait",
+                           "--transfers",
+                           "--checkers",
+                           "--dir-perms",
+                           "--file-perms",
+                           "--umask",
+                           "--uid",
+                           "--gid",
+                           "--log-file",
+                           "--log-level",
+                           "--volname",
+                           "--devname"}) {
+    words.push_back(mount.add_option(name, ignored_text)->group(""));
+  }
+  for (const char* name :
+       {"--fast-list", "--no-modtime", "--no-checksum", "--no-seek", "--async-read",
+        "--default-permissions", "--vfs-fast-fingerprint", "--vfs-case-insensitive",
+        "--write-back-cache", "--use-server-modtime"}) {
+    words.push_back(mount.add_flag(name, ignored_flag)->group(""));
+  }
+  return words;
+}
+
 int Refuse(const Error& error, int status) {
   Say(error.message());
   return status;
@@ -138,6 +205,10 @@ int Main(int argc, char** argv) {
     } else {
       (behind ? command : ours).emplace_back(argv[i]);
     }
+  }
+  if (auto words = MountWordsOfFstab(ours)) {
+    if (!*words) return Refuse(words->error(), kUsage);
+    ours = std::move(**words);
   }
   const bool is_run = !ours.empty() && ours[0] == "run";
   if (!is_run) ::signal(SIGCHLD, SIG_DFL);  // (a run hands on to its job what is ignored)
@@ -193,20 +264,32 @@ int Main(int argc, char** argv) {
   run->footer(kRunFooter);
 
   engine::local::MountOptions mount_options;
-  std::string mount_source, mount_dir;
-  bool read_only = false;
-  CLI::App* mount = app.add_subcommand("mount", "Mount a source at a folder, in the foreground");
-  mount
-      ->add_option("SOURCE", mount_source,
-                   "s3://bucket/prefix, https://host/file; options of a mount behind commas")
-      ->required();
-  mount->add_option("DIR", mount_dir, "An empty folder")->required();
+  std::string mount_source, mount_dir, refresh;
+  bool read_only = false, list_mounts = false, mounts_json = false;
+  CLI::App* mount = app.add_subcommand("mount", "Mount a source at a folder");
+  CLI::Option* source_word = mount->add_option(
+      "SOURCE", mount_source,
+      "s3://bucket/prefix, NAME:container, https://host/file; options of a mount behind commas");
+  CLI::Option* dir_word = mount->add_option("DIR", mount_dir, "An empty folder");
+  mount->add_flag("--daemon", mount_options.daemon, "Return when the mount answers, and serve on");
+  mount->add_flag("--allow-other", mount_options.allow_other,
+                  "Other users may read it, too: what runs in Docker");
   mount->add_flag("--read-only", read_only, "Accepted; a mount is always read-only");
+  mount->add_option("--refresh", refresh,
+                    "Look for changes so often (60s, 5m), and at SIGHUP; 0: at SIGHUP alone");
   mount->add_flag("--strict", mount_options.strict,
                   "Refuse a source that holds names which no file system can hold");
+  mount->add_flag("--list", list_mounts, "Show what is mounted")->excludes(source_word);
+  mount->add_flag("--json", mounts_json, "The list as JSON");
   add_sizes(mount);
   add_common(mount);
-  mount->footer("\nExample:\n  leat mount s3://bucket/prefix /mnt/data");
+  const std::vector<CLI::Option*> ignored_words = AcceptWordsOfRcloneMount(*mount);
+  mount->footer(
+      "\nExamples:\n  leat mount s3://bucket/prefix /mnt/data"
+      "\n  leat mount chi_tacc:container /mnt/object --read-only --allow-other --daemon"
+      "\n  leat mount --list"
+      "\n  leat mount s3://bucket/prefix /mnt/data --daemon --refresh 60s"
+      "\nIn /etc/fstab:  s3://bucket/prefix  /mnt/data  fuse.leat  ro,allow_other,_netdev  0 0");
   std::string unmount_dir;
   CLI::App* unmount = app.add_subcommand("unmount", "End a mount");
   unmount->add_option("DIR", unmount_dir, "Where it is mounted")->required();
@@ -391,27 +474,34 @@ int Main(int argc, char** argv) {
   if (!command.empty())
     return Refuse(Error(Errc::kInvalid, "only leat run takes a command behind --"), kUsage);
   if (mount->parsed()) {
+    if (list_mounts) {
+      auto home = common.FindHome();
+      return home ? engine::local::ListMounts(*home, mounts_json) : Refuse(home.error(), kUsage);
+    }
+    if (source_word->empty() || dir_word->empty())
+      return Refuse(Error(Errc::kInvalid, "leat mount SOURCE DIR (leat mount --help)"), kUsage);
+    std::string not_needed;
+    for (const CLI::Option* word : ignored_words) {
+      if (!word->empty())
+        not_needed += (not_needed.empty() ? "--" : ", --") + word->get_lnames().front();
+    }
+    if (!not_needed.empty()) Note("not needed here, and without effect: " + not_needed);
     auto spec = job::ParseSourceWithOptions(mount_source);
     if (!spec) return Refuse(spec.error(), kUsage);
     auto home = common.FindHome();
     if (!home) return Refuse(home.error(), kUsage);
-    char resolved[PATH_MAX];
-    mount_options.spec = std::move(*spec);
-    mount_options.spec.target =
-        ::realpath(mount_dir.c_str(), resolved) != nullptr ? resolved : mount_dir;
-    mount_options.home = std::move(*home);
-    return engine::local::MountForeground(std::move(mount_options));
-  }
-  if (unmount->parsed()) {
-    // realpath would ask the file system that is to be unmounted.
-    std::string dir = unmount_dir;
-    while (dir.size() > 1 && dir.ends_with('/')) dir.pop_back();
-    if (!dir.starts_with('/')) {
-      char cwd[PATH_MAX];
-      dir = std::string(::getcwd(cwd, sizeof(cwd)) != nullptr ? cwd : "") + "/" + dir;
+    if (!refresh.empty()) {
+      auto every = ParseSeconds(refresh);
+      if (!every)
+        return Refuse(Error(Errc::kInvalid, "--refresh: " + every.error().message()), kUsage);
+      mount_options.refresh = *every;
     }
-    return engine::local::Unmount(dir);
+    mount_options.spec = std::move(*spec);
+    mount_options.spec.target = FolderOfMount(mount_dir);
+    mount_options.home = std::move(*home);
+    return engine::local::Mount(std::move(mount_options));
   }
+  if (unmount->parsed()) return engine::local::Unmount(FolderOfMount(unmount_dir));
   if (ls->parsed()) return List(show);
   if (stat->parsed()) return Stat(show);
   if (cat->parsed()) return Cat(show);

@@ -62,7 +62,7 @@ class MountTest : public ::testing::TestWithParam<bool> {
     fs.content = snapshot::testing::ContentOf(store_);
     fs.cache = cache_.get();
     fs.counts = &reads_;
-    fs_ = std::make_unique<vfs::FileSystem>(fs);
+    fs_ = std::make_shared<vfs::FileSystem>(fs);
 
     auto mount = os::NewFuseMount({});
     ASSERT_TRUE(mount) << mount.error().message();
@@ -75,7 +75,7 @@ class MountTest : public ::testing::TestWithParam<bool> {
   }
   void Serve(bool resume) {
     ServerOptions options;
-    options.fs = fs_.get();
+    options.fs = fs_;
     options.fd = device_.get();
     options.open_mode = GetParam();
     options.opens = opens_;
@@ -122,7 +122,7 @@ class MountTest : public ::testing::TestWithParam<bool> {
   MemoryBudget budget_{64 * kMiB};
   std::unique_ptr<cache::Cache> cache_;
   vfs::ReadCounts reads_;
-  std::unique_ptr<vfs::FileSystem> fs_;
+  std::shared_ptr<vfs::FileSystem> fs_;
   os::UniqueFd device_;
   std::array<OpenRecord, 64> opens_ = {};
   ConnectionRecord connection_ = {};

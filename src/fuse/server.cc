@@ -17,6 +17,7 @@
 #include <cstring>
 #include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <stop_token>
 #include <string_view>
 #include <system_error>
@@ -103,14 +104,75 @@ bool IsBeingKilled(std::uint32_t tid) {
   return false;
 }
 
+/// Attributes and, from `from` on, bytes of a node are to be asked for anew.
+void NotifyInode(int fd, std::uint64_t node, std::int64_t from) {
+  struct {
+    fuse_out_header header;
+    fuse_notify_inval_inode_out inode;
+  } notice = {};
+  notice.header.len = sizeof(notice);
+  notice.header.error = FUSE_NOTIFY_INVAL_INODE;
+  notice.inode.ino = node;
+  notice.inode.off = from;  // length 0: to the end
+  [[maybe_unused]] const ssize_t n = ::write(fd, &notice, sizeof(notice));
+}
+
+/// What the root has under a name is to be asked for anew.
+void NotifyEntry(int fd, const std::string& name) {
+  struct {
+    fuse_out_header header;
+    fuse_notify_inval_entry_out entry;
+  } notice = {};
+  notice.header.len = static_cast<std::uint32_t>(sizeof(notice) + name.size() + 1);
+  notice.header.error = FUSE_NOTIFY_INVAL_ENTRY;
+  notice.entry.parent = vfs::kRootNode;
+  notice.entry.namelen = static_cast<std::uint32_t>(name.size());
+  const std::array<iovec, 2> parts = {
+      {{&notice, sizeof(notice)}, {const_cast<char*>(name.c_str()), name.size() + 1}}};
+  [[maybe_unused]] const ssize_t n = ::writev(fd, parts.data(), parts.size());
+}
+
 /// The kinds of failure a read can have. That a reader was interrupted is its own doing; all else
 /// is EIO.
 int ErrnoOf(Errc code) { return code == Errc::kCancelled ? EINTR : EIO; }
 
 }  // namespace
 
+namespace {
+
+constexpr std::uint64_t kNodeMask = (1ULL << 40) - 1;
+
+/// A file system that the kernel knows nodes of.
+struct View {
+  std::shared_ptr<vfs::FileSystem> fs;
+  std::uint64_t generation = 0;
+  std::atomic<std::int64_t> lookups{0};  // that the kernel has not forgotten yet
+
+  std::uint64_t NodeOf(vfs::Node node) const { return KernelNode(generation, node); }
+};
+
+}  // namespace
+
 struct Server::State {
   std::mutex mutex;
+  std::shared_mutex views_mutex;
+  std::vector<std::shared_ptr<View>> views;  // guarded by views_mutex; the last is the root's
+
+  std::shared_ptr<View> ViewOf(std::uint64_t node) {
+    const std::shared_lock lock(views_mutex);
+    if (node <= vfs::kRootNode) return views.back();
+    for (auto it = views.rbegin(); it != views.rend(); ++it) {
+      if ((*it)->generation == node >> 40) return *it;
+    }
+    return nullptr;
+  }
+  /// What is neither the root's nor known to the kernel is gone.
+  void DropForgotten() {
+    const std::lock_guard lock(views_mutex);
+    std::erase_if(views, [&](const std::shared_ptr<View>& view) {
+      return view != views.back() && view->lookups <= 0;
+    });
+  }
   std::vector<std::thread> threads;  // guarded by mutex
   /// Reads that wait for bytes, by unique; guarded by mutex.
   struct Waiting {
@@ -134,9 +196,14 @@ namespace {
 /// Everything that handling one request needs.
 class Handler {
  public:
-  Handler(const ServerOptions& options, std::array<std::mutex, 64>& open_mutexes, int fd,
-          const Request& request)
-      : options_(options), open_mutexes_(open_mutexes), fs_(*options.fs), fd_(fd), in_(request) {}
+  Handler(const ServerOptions& options, std::array<std::mutex, 64>& open_mutexes, View& view,
+          int fd, const Request& request)
+      : options_(options),
+        open_mutexes_(open_mutexes),
+        view_(view),
+        fs_(*view.fs),
+        fd_(fd),
+        in_(request) {}
 
   void Fail(int error) const { Reply(fd_, in_.header.unique, error); }
   bool Ok(std::span<const std::byte> bytes = {}) const {
@@ -145,7 +212,7 @@ class Handler {
 
   fuse_attr AttrOf(const vfs::Attributes& a) const {
     fuse_attr out = {};
-    out.ino = a.node;
+    out.ino = view_.NodeOf(a.node);
     out.size = a.size;
     out.blocks = (a.size + 511) / 512;
     const auto seconds = a.mtime_ns / 1'000'000'000;
@@ -161,7 +228,7 @@ class Handler {
   }
   fuse_entry_out EntryOf(const vfs::Attributes& a) const {
     fuse_entry_out out = {};
-    out.nodeid = a.node;
+    out.nodeid = view_.NodeOf(a.node);
     out.entry_valid = out.attr_valid = kForever;
     out.attr = AttrOf(a);
     return out;
@@ -182,6 +249,7 @@ class Handler {
 
   const ServerOptions& options_;
   std::array<std::mutex, 64>& open_mutexes_;
+  View& view_;
   vfs::FileSystem& fs_;
   const int fd_;
   const Request& in_;
@@ -250,7 +318,8 @@ void Handler::Lookup() const {
       return;
     }
   }
-  Ok(BytesOf(EntryOf(*fs_.Stat(*node))));
+  ++view_.lookups;
+  if (!Ok(BytesOf(EntryOf(*fs_.Stat(*node))))) --view_.lookups;
 }
 
 void Handler::GetAttr() const {
@@ -327,13 +396,14 @@ void Handler::ReadDirectory(bool plus) const {
     out.resize(at + size);
     const auto attributes = fs_.Stat(node);
     fuse_dirent entry = {};
-    entry.ino = node;
+    entry.ino = view_.NodeOf(node);
     entry.off = next;
     entry.namelen = static_cast<std::uint32_t>(name.size());
     entry.type = attributes->is_dir ? DT_DIR : DT_REG;
     if (plus) {
       // "." and ".." carry no node: the kernel must not count a lookup of them.
       const fuse_entry_out full = dot ? fuse_entry_out{} : EntryOf(*attributes);
+      if (!dot) ++view_.lookups;
       std::memcpy(out.data() + at, &full, sizeof(full));
     }
     std::memcpy(out.data() + at + head - FUSE_NAME_OFFSET, &entry, FUSE_NAME_OFFSET);
@@ -403,6 +473,12 @@ void Handler::ListXattr() const {
 Server::Server(ServerOptions options)
     : options_(std::move(options)), state_(std::make_unique<State>()) {
   state_->fd = options_.fd;
+  auto view = std::make_shared<View>();
+  view->fs = std::move(options_.fs);
+  view->generation = options_.generation;
+  // What a server that died was asked for, nobody knows: never all forgotten.
+  if (options_.resume) view->lookups = INT64_MAX / 2;
+  state_->views.push_back(std::move(view));
 }
 
 Server::~Server() { Wait(); }
@@ -495,6 +571,56 @@ bool Server::Interrupt(std::uint64_t unique) {
   return true;
 }
 
+void Server::Replace(std::shared_ptr<vfs::FileSystem> next) {
+  std::vector<std::string> names;
+  const auto collect = [&](const vfs::FileSystem& fs) {
+    fs.ReadDirectory(vfs::kRootNode, 0, [&](std::uint64_t, std::string_view name, vfs::Node) {
+      names.emplace_back(name);
+      return true;
+    });
+  };
+  // Names that are new may be known as missing.
+  collect(*next);
+  {
+    const std::lock_guard lock(state_->views_mutex);
+    collect(*state_->views.back()->fs);
+    auto view = std::make_shared<View>();
+    view->fs = std::move(next);
+    view->generation = state_->views.back()->generation + 1;
+    state_->views.push_back(std::move(view));
+  }
+  for (const std::string& name : names) NotifyEntry(options_.fd, name);
+  NotifyInode(options_.fd, vfs::kRootNode, -1);  // -1: its attributes alone
+  state_->DropForgotten();
+}
+
+void Server::Forget(const std::span<const std::byte> body, std::uint64_t node, bool batch) {
+  const auto forget = [&](std::uint64_t id, std::uint64_t lookups) {
+    if (id <= vfs::kRootNode) return false;
+    const std::shared_ptr<View> view = state_->ViewOf(id);
+    if (view == nullptr) return false;
+    return (view->lookups -= static_cast<std::int64_t>(lookups)) <= 0;
+  };
+  bool last = false;
+  if (!batch) {
+    fuse_forget_in one = {};
+    if (body.size() < sizeof(one)) return;
+    std::memcpy(&one, body.data(), sizeof(one));
+    last = forget(node, one.nlookup);
+  } else {
+    fuse_batch_forget_in head = {};
+    if (body.size() < sizeof(head)) return;
+    std::memcpy(&head, body.data(), sizeof(head));
+    const std::size_t count = (body.size() - sizeof(head)) / sizeof(fuse_forget_one);
+    for (std::size_t i = 0; i < std::min<std::size_t>(head.count, count); ++i) {
+      fuse_forget_one one = {};
+      std::memcpy(&one, body.data() + sizeof(head) + i * sizeof(one), sizeof(one));
+      last |= forget(one.nodeid, one.nlookup);
+    }
+  }
+  if (last) state_->DropForgotten();
+}
+
 void Server::Handle(std::span<const std::byte> request) { HandleOn(options_.fd, request); }
 
 void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
@@ -502,8 +628,18 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
   if (bytes.size() < sizeof(in.header)) return;
   std::memcpy(&in.header, bytes.data(), sizeof(in.header));
   in.body = bytes.subspan(sizeof(in.header));
-  Handler handler(options_, state_->open_mutexes, fd, in);
+  // These have no answer.
+  if (in.header.opcode == FUSE_FORGET || in.header.opcode == FUSE_BATCH_FORGET)
+    return Forget(in.body, in.header.nodeid, in.header.opcode == FUSE_BATCH_FORGET);
   const std::uint64_t unique = in.header.unique;
+  const std::shared_ptr<View> view = state_->ViewOf(in.header.nodeid);
+  if (view == nullptr) {
+    Reply(fd, unique, ESTALE);
+    return;
+  }
+  in.header.nodeid &= kNodeMask;
+  vfs::FileSystem& fs = *view->fs;
+  Handler handler(options_, state_->open_mutexes, *view, fd, in);
   switch (in.header.opcode) {
     case FUSE_INIT:
       return handler.Init();
@@ -525,10 +661,6 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
       return handler.GetXattr();
     case FUSE_LISTXATTR:
       return handler.ListXattr();
-    // Inodes live as long as the snapshot, so there is nothing to forget. These have no answer.
-    case FUSE_FORGET:
-    case FUSE_BATCH_FORGET:
-      return;
     case FUSE_DESTROY:
       handler.Ok();
       return;
@@ -543,9 +675,9 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
       const auto read = in.Argument<fuse_read_in>();
       if (!read) return handler.Fail(EINVAL);
       const std::uint64_t length = std::min(read->size, kMaxRead);
-      if (const auto data = options_.fs->TryRead(in.header.nodeid, read->offset, length)) {
+      if (const auto data = fs.TryRead(in.header.nodeid, read->offset, length)) {
         if (Readable(data->bytes) && handler.Ok(data->bytes)) return;
-        options_.fs->Forget(in.header.nodeid, read->offset, length);
+        fs.Forget(in.header.nodeid, read->offset, length);
       }
       // This thread is going to wait: another must be there to listen.
       if (state_->idle == 0) SpawnThread();
@@ -556,8 +688,8 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
       }
       int error = EIO;
       for (int attempt = 0; attempt < 3; ++attempt) {
-        const auto data = options_.fs->Read(in.header.nodeid, read->offset, length,
-                                            {stop.get_token(), CallContext{}.deadline});
+        const auto data = fs.Read(in.header.nodeid, read->offset, length,
+                                  {stop.get_token(), CallContext{}.deadline});
         error = data ? EIO : ErrnoOf(data.error().code());
         if (!data) break;
         if (Readable(data->bytes) && handler.Ok(data->bytes)) {
@@ -565,7 +697,7 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
           break;
         }
         // The store has what the cache's disk cannot give any more.
-        options_.fs->Forget(in.header.nodeid, read->offset, length);
+        fs.Forget(in.header.nodeid, read->offset, length);
       }
       {
         const std::lock_guard lock(state_->mutex);
@@ -600,16 +732,7 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
   }
 }
 
-void DropPages(int fd, vfs::Node file) {
-  struct {
-    fuse_out_header header;
-    fuse_notify_inval_inode_out inode;
-  } notice = {};
-  notice.header.len = sizeof(notice);
-  notice.header.error = FUSE_NOTIFY_INVAL_INODE;
-  notice.inode.ino = file;  // from 0, length 0: to the end
-  [[maybe_unused]] const ssize_t n = ::write(fd, &notice, sizeof(notice));
-}
+void DropPages(int fd, std::uint64_t node) { NotifyInode(fd, node, 0); }
 
 void ServeErrors(int fd) {
   std::vector<std::byte> buffer(kRequestBytes);

@@ -32,9 +32,16 @@ struct ConnectionRecord {
   std::atomic<std::uint32_t> has_passthrough;
 };
 
+/// The kernel's number of a node of the `generation`th file system that a connection shows. The
+/// root is the latest one's; every other node stays what it was.
+constexpr std::uint64_t KernelNode(std::uint64_t generation, vfs::Node node) {
+  return node == vfs::kRootNode ? node : generation << 40 | node;
+}
+
 struct ServerOptions {
-  vfs::FileSystem* fs = nullptr;  ///< outlives the server
-  int fd = -1;                    ///< /dev/fuse (or a SOCK_SEQPACKET that plays it); borrowed
+  std::shared_ptr<vfs::FileSystem> fs;
+  std::uint64_t generation = 0;  ///< of fs: how often it has been replaced before
+  int fd = -1;                   ///< /dev/fuse (or a SOCK_SEQPACKET that plays it); borrowed
   /// Files are opened and released (so that complete large ones can be handed to the kernel); else
   /// OPEN is answered ENOSYS and no file costs a round trip to open. Holds for the connection's
   /// life.
@@ -69,6 +76,11 @@ class Server {
   /// Returns when the connection has ended.
   void Wait();
 
+  /// From now on the root is that of `next`, the file system of the next generation: what is opened
+  /// is `next`'s, what is open stays what it is. A file system is let go of when the kernel has
+  /// forgotten all its nodes. Not for open_mode; one thread at a time, none that answers requests.
+  void Replace(std::shared_ptr<vfs::FileSystem> next);
+
   /// Handles one request as it was read; for fuzzing and tests.
   void Handle(std::span<const std::byte> request);
 
@@ -78,16 +90,17 @@ class Server {
   void SpawnThread();
   void UseClone();
   bool Interrupt(std::uint64_t unique);
+  void Forget(const std::span<const std::byte> body, std::uint64_t node, bool batch);
   void HandleOn(int fd, std::span<const std::byte> request);
 
-  const ServerOptions options_;
+  ServerOptions options_;  // .fs went to the first view
   std::unique_ptr<State> state_;
 };
 
 /// Makes the kernel drop what it keeps of the file's bytes; on any thread but one that is to
 /// answer a read, which the kernel would wait for. `fd` as ServerOptions::fd. Nothing happens where
-/// the connection has ended.
-void DropPages(int fd, vfs::Node file);
+/// the connection has ended. `node`: see KernelNode.
+void DropPages(int fd, std::uint64_t node);
 
 /// Answers everything with EIO: for the time after the data process has died too often.
 void ServeErrors(int fd);

@@ -62,7 +62,7 @@ class FuseServerTest : public ::testing::Test {
     fs.cache = cache_.get();
     fs.counts = &counts_;
     fs.extra_directories = {"extra/inner"};
-    fs_ = std::make_unique<vfs::FileSystem>(fs);
+    fs_ = std::make_shared<vfs::FileSystem>(fs);
   }
   void TearDown() override {
     store_->LetAllPass();
@@ -74,7 +74,7 @@ class FuseServerTest : public ::testing::Test {
 
   void Serve(bool open_mode = false, bool resume = false) {
     ServerOptions options;
-    options.fs = fs_.get();
+    options.fs = fs_;
     options.fd = kernel_.server_fd();
     options.open_mode = open_mode;
     options.opens = opens_;
@@ -109,7 +109,7 @@ class FuseServerTest : public ::testing::Test {
   MemoryBudget budget_{64 * kMiB};
   vfs::ReadCounts counts_;
   std::unique_ptr<cache::Cache> cache_;
-  std::unique_ptr<vfs::FileSystem> fs_;
+  std::shared_ptr<vfs::FileSystem> fs_;
   std::array<OpenRecord, 8> opens_ = {};
   ConnectionRecord connection_ = {};
   std::unique_ptr<Server> server_;
@@ -211,8 +211,12 @@ TEST_F(FuseServerTest, DirectoriesForWhatIsMountedInsideExistBesideTheSnapshots)
 
 TEST_F(FuseServerTest, EveryAnswerToAWrongNodeIsAnError) {
   Serve();
+  // Of a file system that was never here.
+  EXPECT_EQ(kernel_.Call(FUSE_GETATTR, UINT64_MAX).error, ESTALE);
+  EXPECT_EQ(kernel_.Lookup(UINT64_MAX, "a.txt").error, ESTALE);
+  EXPECT_EQ(kernel_.Read(UINT64_MAX, 0, 100).error, ESTALE);
   for (const std::uint64_t node :
-       {std::uint64_t{0}, fs_->node_count() + 1, std::uint64_t{1} << 32, UINT64_MAX}) {
+       {std::uint64_t{0}, fs_->node_count() + 1, std::uint64_t{1} << 32}) {
     EXPECT_EQ(kernel_.Call(FUSE_GETATTR, node).error, ESTALE) << node;
     EXPECT_EQ(kernel_.Lookup(node, "a.txt").error, ENOTDIR) << node;
     EXPECT_NE(kernel_.Read(node, 0, 100).error, 0) << node;
@@ -230,6 +234,59 @@ TEST_F(FuseServerTest, EveryAnswerToAWrongNodeIsAnError) {
     }
     EXPECT_EQ(kernel_.Call(FUSE_LISTXATTR, node, FakeKernel::Body(get)).body.size(), 0u) << node;
   }
+}
+
+TEST_F(FuseServerTest, AnotherSnapshotTakesTheRootAndWhatIsOpenStays) {
+  Serve();
+  const auto old = NodeOf("sub/deep/x"), folder = NodeOf("sub");
+  const auto is_there = kernel_.Lookup(folder, "deep");
+  const auto deep = is_there.As<fuse_entry_out>().nodeid;
+  std::shared_ptr<store::ObjectStore> store = store::memory::MakeMemoryStore("mem://next");
+  snapshot::testing::PutPattern(*store, "sub/deep/y", 3);
+  vfs::FileSystemOptions options;
+  options.content = snapshot::testing::ContentOf(store);
+  options.cache = cache_.get();
+  server_->Replace(std::make_shared<vfs::FileSystem>(options));
+  // The kernel is told of all names that the root had or has.
+  std::set<std::string> names;
+  for (bool more = true; more;) {
+    const auto told = kernel_.Notification();
+    if (told.error == FUSE_NOTIFY_INVAL_INODE) {
+      more = false;
+    } else {
+      ASSERT_EQ(told.error, FUSE_NOTIFY_INVAL_ENTRY);
+      names.emplace(reinterpret_cast<const char*>(told.body.data()) +
+                    sizeof(fuse_notify_inval_entry_out));
+    }
+  }
+  EXPECT_TRUE(names.contains("sub") && names.contains("a.txt"));
+  EXPECT_EQ(kernel_.Lookup(vfs::kRootNode, "a.txt").As<fuse_entry_out>().nodeid, 0u);
+  const auto fresh = NodeOf("sub/deep/y");
+  EXPECT_NE(fresh, old);
+  EXPECT_EQ(kernel_.Read(fresh, 0, 10).body.size(), 3u);
+  // By its old number a folder shows what it showed.
+  EXPECT_EQ(kernel_.Call(FUSE_GETATTR, folder).error, 0);
+  EXPECT_EQ(kernel_.Read(old, 0, 10).body.size(), 1u);
+
+  // When the kernel has forgotten all of it, it goes.
+  const std::weak_ptr<vfs::FileSystem> first = fs_;
+  fs_.reset();
+  EXPECT_FALSE(first.expired());
+  // x once, sub and deep twice.
+  const auto forget = [&](vfs::Node node, std::uint64_t lookups) {
+    fuse_forget_in in = {};
+    in.nlookup = lookups;
+    kernel_.Send(FUSE_FORGET, node, FakeKernel::Body(in));
+    EXPECT_EQ(kernel_.Call(FUSE_GETATTR, vfs::kRootNode).error, 0);
+  };
+  forget(old, 1);
+  forget(folder, 2);
+  EXPECT_FALSE(first.expired());
+  forget(deep, 2);
+  for (int i = 0; i < 1000 && !first.expired(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_TRUE(first.expired());
+  EXPECT_EQ(kernel_.Call(FUSE_GETATTR, old).error, ESTALE);
 }
 
 TEST_F(FuseServerTest, StatFsTellsSizeAndNumberOfFiles) {

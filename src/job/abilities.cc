@@ -103,13 +103,9 @@ std::string WhyNot(int step, bool user) {
 /// What hides parts of /proc from a container forbids a fresh one; binfmt_misc lies on an empty
 /// folder, which does not.
 bool ProcIsWhole() {
-  const auto text = os::ReadFile("/proc/self/mountinfo");
-  if (!text) return false;
-  std::istringstream lines(*text);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string id, parent, device, root, point;
-    words >> id >> parent >> device >> root >> point;
+  const std::vector<os::MountPoint> table = os::MountTable();
+  if (table.empty()) return false;
+  for (const auto& [point, root, type, options] : table) {
     if (point.starts_with("/proc/") && point != "/proc/sys/fs/binfmt_misc") return false;
     if (point == "/proc" && root != "/") return false;
   }
@@ -177,14 +173,19 @@ Abilities FindAbilities(const std::string& fuse_device) {
   const int device_error = errno;
   out.fuse_direct = device && out.namespaces != Abilities::Namespaces::kNone;
   const std::string fusermount = FindInPath("fusermount3");
+  // (it opens the device as the user)
+  const bool usable = ::access("/dev/fuse", R_OK | W_OK) == 0;
   struct stat st;
   // As root it needs no set-user-id bit, but mounting must be allowed at all.
   out.fusermount = !fusermount.empty() && os::Exists("/dev/fuse") &&
                    ::stat(fusermount.c_str(), &st) == 0 &&
-                   (::geteuid() == 0 ? admin
-                                     : (st.st_mode & S_ISUID) != 0 &&
-                                           // it opens the device as the user
-                                           ::access("/dev/fuse", R_OK | W_OK) == 0);
+                   (::geteuid() == 0 ? admin : (st.st_mode & S_ISUID) != 0 && usable);
+  if (!out.fusermount) {
+    out.no_fusermount = fusermount.empty()
+                            ? "fusermount3 is not here (Debian: apt-get install fuse3)"
+                        : usable ? fusermount + " may not mount here"
+                                 : "/dev/fuse may not be used by this user";
+  }
   if (!out.fuse_direct && !out.fusermount) {
     out.no_fuse =
         !device ? fmt::format("{} cannot be opened ({})", fuse_device, std::strerror(device_error))

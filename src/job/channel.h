@@ -19,6 +19,9 @@ enum class MessageKind : std::uint32_t {
             ///< the supervisor keeps of it (see Attachment)
   kFailed,  ///< either: text is the sentence to show
   kAttached,   ///< data process: all attachments are ready
+  kRefreshed,  ///< data process: attachment 0 shows another snapshot from now on, `number` in its
+               ///< row; fd: what is kept of it
+  kRefresh,    ///< supervisor: look now whether the source has changed
   kServe,      ///< supervisor: serve attachment `number` on the descriptor
   kFinish,     ///< supervisor: the job has ended; exit
   kDevice,     ///< builder: the FUSE descriptor of attachment `number`

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -37,7 +38,7 @@ struct Served {
   std::unique_ptr<Remote> remote;
   std::shared_ptr<const snapshot::Content> content;  // shared with the file system's readers
   std::unique_ptr<cache::Cache> cache;
-  std::unique_ptr<vfs::FileSystem> fs;
+  std::shared_ptr<vfs::FileSystem> fs;
   std::atomic<int> device{-1};  // of the mount, once it is served
   std::unique_ptr<fuse::Server> server;
 };
@@ -121,6 +122,9 @@ class DataProcess {
       if (attachments_[i].device) Serve(i, true);
     }
     if (!resuming) (void)channel.Send(MessageKind::kAttached);
+    std::jthread refresher;
+    if (options_.refresh)
+      refresher = std::jthread([&](const std::stop_token& stop) { RefreshLoop(channel, stop); });
     while (auto message = channel.Receive()) {
       if (message->kind == MessageKind::kFinish) break;
       if (message->kind == MessageKind::kServe) {
@@ -128,7 +132,13 @@ class DataProcess {
         attachments_[i].device = std::move(message->fd);
         Serve(i, false);
       }
+      if (message->kind == MessageKind::kRefresh) {
+        const std::lock_guard lock(refresh_mutex_);
+        refresh_now_ = true;
+        refresh_wake_.notify_all();
+      }
     }
+    refresher.request_stop();
     // What is under way may be dropped at any moment; what is complete is worth a little time.
     const CallContext brief = CallContext{}.Within(std::chrono::seconds(4));
     for (Served& served : served_) {
@@ -158,7 +168,7 @@ class DataProcess {
     return {};
   }
 
-  void OpenFileSystem(std::size_t i) {
+  std::shared_ptr<vfs::FileSystem> MakeFileSystem(std::size_t i) {
     const Attachment& attachment = attachments_[i];
     Served& served = served_[i];
     Board& board = *attachment.board;
@@ -171,14 +181,64 @@ class DataProcess {
     fs.on_error = [target = attachment.spec.target](std::string_view path, const Error& error) {
       Say(fmt::format("{}/{}: {}", target, Printable(path), error.message()));
     };
-    fs.on_wrong = [&device = served.device](vfs::Node node) {
-      if (device >= 0) fuse::DropPages(device, node);
+    fs.on_wrong = [&device = served.device, generation = attachment.generation](vfs::Node node) {
+      if (device >= 0) fuse::DropPages(device, fuse::KernelNode(generation, node));
     };
-    served.fs = std::make_unique<vfs::FileSystem>(std::move(fs));
-    served.fs->SetRootAttribute("user.leat.requests",
-                                [&board] { return std::to_string(board.requests.requests()); });
-    served.fs->SetRootAttribute("user.leat.pin",
-                                [content = served.content] { return content->index->pin(); });
+    auto made = std::make_shared<vfs::FileSystem>(std::move(fs));
+    made->SetRootAttribute("user.leat.requests",
+                           [&board] { return std::to_string(board.requests.requests()); });
+    made->SetRootAttribute("user.leat.pin",
+                           [content = served.content] { return content->index->pin(); });
+    return made;
+  }
+
+  void RefreshLoop(Channel& channel, const std::stop_token& stop) {
+    std::stop_callback wake(stop, [&] { refresh_wake_.notify_all(); });
+    std::string told;
+    while (!stop.stop_requested()) {
+      {
+        std::unique_lock lock(refresh_mutex_);
+        const auto woken = [&] { return refresh_now_ || stop.stop_requested(); };
+        if (options_.refresh->count() > 0) {
+          refresh_wake_.wait_for(lock, *options_.refresh, woken);
+        } else {
+          refresh_wake_.wait(lock, woken);
+        }
+        refresh_now_ = false;
+      }
+      if (stop.stop_requested() || !served_[0].server) continue;
+      const Status looked = Refresh(channel, {stop});
+      // A store that is away for an hour is said once.
+      const std::string problem = looked ? "" : looked.error().message();
+      if (!problem.empty() && problem != told && !stop.stop_requested())
+        Say("looking for changes: " + problem + "; what is mounted stays as it is");
+      told = problem;
+    }
+  }
+
+  /// What is mounted follows its source.
+  Status Refresh(Channel& channel, const CallContext& ctx) {
+    Attachment& attachment = attachments_[0];
+    Served& served = served_[0];
+    LEAT_ASSIGN_OR_RETURN(SnapshotFile taken, served.remote->TakeSnapshot(ctx, {}));
+    if (taken.index->pin() == served.content->index->pin()) return {};
+    for (const std::string& note : taken.notes) Note(note);
+    Note(fmt::format("{} has changed: {} files, {}", attachment.spec.source.ForMessages(),
+                     FormatCount(taken.index->file_count()),
+                     FormatBytes(taken.index->total_bytes())));
+    // A process that follows this one must know what the kernel has seen.
+    if (!channel.Send(MessageKind::kRefreshed, static_cast<std::int64_t>(attachment.generation + 1),
+                      "", taken.file.get()))
+      return {};
+    ++attachment.generation;
+    served.content =
+        std::make_shared<const snapshot::Content>(taken.index, served.remote->shared_store());
+    attachment.kept = std::move(taken.file);
+    attachment.board->files = taken.index->file_count();
+    attachment.board->bytes = taken.index->total_bytes();
+    served.fs = MakeFileSystem(0);
+    served.server->Replace(served.fs);
+    return {};
   }
 
   Status Resume(std::size_t i) {
@@ -191,7 +251,7 @@ class DataProcess {
     LEAT_ASSIGN_OR_RETURN(SnapshotFile taken,
                           served.remote->ReopenSnapshot(std::move(attachment.kept)));
     LEAT_RETURN_IF_ERROR(Open(i, std::move(taken)));
-    OpenFileSystem(i);
+    served_[i].fs = MakeFileSystem(i);
     return {};
   }
 
@@ -230,7 +290,7 @@ class DataProcess {
     const auto& content = served.content;
     const snapshot::Snapshot& index = *content->index;
     if (spec.mode == Mode::kCopy) return AttachCopy(i, content, attach);
-    OpenFileSystem(i);
+    served_[i].fs = MakeFileSystem(i);
 
     std::uint64_t large_bytes = 0;
     std::uint32_t first = UINT32_MAX;
@@ -239,7 +299,7 @@ class DataProcess {
       if (size >= cache::kLargeFile) large_bytes += size;
       if (size > 0 && first == UINT32_MAX) first = f;
     }
-    const bool opens = options_.passthrough && index.file_count() > 0 &&
+    const bool opens = options_.passthrough && !options_.refresh && index.file_count() > 0 &&
                        index.file_count() <= kOpenRecords &&
                        large_bytes * 2 >= index.total_bytes() &&
                        index.total_bytes() / index.file_count() >= kLargeAverage;
@@ -311,7 +371,8 @@ class DataProcess {
   void Serve(std::size_t i, bool resume) {
     Attachment& attachment = attachments_[i];
     fuse::ServerOptions server;
-    server.fs = served_[i].fs.get();
+    server.fs = served_[i].fs;
+    server.generation = attachment.generation;
     server.fd = attachment.device.get();
     server.open_mode = attachment.result.how == AttachResult::How::kFuseOpens;
     server.opens = attachment.board->opens;
@@ -333,6 +394,9 @@ class DataProcess {
   std::shared_ptr<cache::MemoryFiles> memory_;  // shared by all attachments' caches
   std::vector<Served> served_;
   std::stop_source stop_;  // of attaching
+  std::mutex refresh_mutex_;
+  std::condition_variable refresh_wake_;
+  bool refresh_now_ = false;  // guarded by refresh_mutex_
   std::once_flag no_cache_told_;
 };
 

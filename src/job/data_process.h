@@ -4,7 +4,9 @@
 #define LEAT_JOB_DATA_PROCESS_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,7 +57,8 @@ struct Attachment {
   std::vector<std::string> nested;  ///< targets of other attachments inside this one, relative
   // Known once it has been attached:
   AttachResult result;
-  os::UniqueFd kept;  ///< the snapshot's file; of a copy, the lease that keeps its tree
+  os::UniqueFd kept;             ///< the snapshot's file; of a copy, the lease that keeps its tree
+  std::uint64_t generation = 0;  ///< how often the snapshot has been replaced
   os::UniqueFd device;
 };
 
@@ -69,6 +72,9 @@ struct DataOptions {
   uid_t uid = 0;
   gid_t gid = 0;
   std::string fuse_device;
+  /// Set: looks for changes of attachment 0's source, so often and when it is told to (0: then
+  /// alone).
+  std::optional<std::chrono::seconds> refresh;
   bool use_resend = true;  ///< false: as on a kernel before 6.9
   pid_t supervisor = 0;    ///< without which a data process ends
 };

@@ -22,7 +22,8 @@ struct Abilities {
   std::string no_pid_namespace;
   bool fuse_direct = false;  ///< /dev/fuse can be opened and mounted
   bool fusermount = false;   ///< fusermount3 is there and set-user-id
-  std::string no_fuse;       ///< why neither
+  std::string no_fusermount;
+  std::string no_fuse;  ///< why neither
   bool passthrough =
       false;  ///< files may be handed to the kernel (if it can do that: the connection says)
   bool container = false;  ///< the root's user namespace is not the machine's

@@ -49,6 +49,9 @@ struct MountSpec {
   std::string etag, version, name, profile, region, endpoint;
   bool anonymous = false;
   bool requester_pays = false;
+
+  /// Only these contents are wanted, whatever comes after them.
+  bool pinned() const { return !etag.empty() || !version.empty(); }
 };
 
 /// Reads the argument of -m. A word behind the last commas is an option only if it is one that leat

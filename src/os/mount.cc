@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <vector>
 
 namespace leat::os {
@@ -172,6 +174,36 @@ Result<UniqueFd> FusermountMount(const std::string& dir, bool allow_other) {
 
 Status FusermountUnmount(const std::string& dir) {
   return RunFusermount({"-u", "-z", "--", dir}, -1);
+}
+
+std::vector<MountPoint> MountTable() {
+  // Spaces and the like are written as \040.
+  const auto plain = [](const std::string& text) {
+    std::string out;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      if (text[i] == '\\' && i + 3 < text.size()) {
+        out += static_cast<char>(std::strtol(text.substr(i + 1, 3).c_str(), nullptr, 8));
+        i += 3;
+      } else {
+        out += text[i];
+      }
+    }
+    return out;
+  };
+  std::vector<MountPoint> table;
+  const auto text = ReadFile("/proc/self/mountinfo");
+  if (!text) return table;
+  std::istringstream lines(*text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string id, parent, device, root, dir, word, type, source, options;
+    words >> id >> parent >> device >> root >> dir;
+    while (words >> word && word != "-") {
+    }
+    words >> type >> source >> options;
+    table.push_back({plain(dir), plain(root), type, options});
+  }
+  return table;
 }
 
 std::string DeviceOf(const UniqueFd& tree) {

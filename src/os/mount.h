@@ -7,6 +7,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "os/file.h"
@@ -43,6 +44,16 @@ Result<FuseMount> NewFuseMount(const FuseMountOptions& options);
 /// The same through fusermount3, attached at `dir`: for users who may not mount.
 Result<UniqueFd> FusermountMount(const std::string& dir, bool allow_other);
 Status FusermountUnmount(const std::string& dir);
+
+/// A line of /proc/self/mountinfo; the last of one folder is what is seen there.
+struct MountPoint {
+  std::string dir;
+  std::string root;     ///< of the file system, what is seen at dir
+  std::string type;     ///< "fuse.leat"
+  std::string options;  ///< of the file system
+};
+/// In the order in which they were made. Asks no file system.
+std::vector<MountPoint> MountTable();
 
 /// "0:45" of the file system that a descriptor is on, without asking its server; empty if that is
 /// not known.

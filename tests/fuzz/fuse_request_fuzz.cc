@@ -30,7 +30,7 @@ void Require(bool condition) {
 struct World {
   MemoryBudget budget{64 * kMiB};
   std::unique_ptr<cache::Cache> cache;
-  std::unique_ptr<vfs::FileSystem> fs;
+  std::shared_ptr<vfs::FileSystem> fs;
   int ends[2];
   std::array<fuse::OpenRecord, 4> opens = {};
   fuse::ConnectionRecord connection = {};
@@ -57,7 +57,7 @@ struct World {
     fs_options.cache = cache.get();
     fs_options.extra_directories = {"extra/x"};
     fs_options.sibling_prefetch = false;
-    fs = std::make_unique<vfs::FileSystem>(fs_options);
+    fs = std::make_shared<vfs::FileSystem>(fs_options);
     Require(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends) == 0);
     const int bytes = 4 << 20;
     ::setsockopt(ends[0], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes));
@@ -70,7 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static World& world = *new World;
   for (const bool open_mode : {false, true}) {
     fuse::ServerOptions options;
-    options.fs = world.fs.get();
+    options.fs = world.fs;
     options.fd = world.ends[0];
     options.open_mode = open_mode;
     options.opens = world.opens;

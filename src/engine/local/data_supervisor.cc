@@ -104,8 +104,12 @@ Status DataSupervisor::Serve(std::size_t i, os::UniqueFd device) {
 }
 
 void DataSupervisor::OnChannel() {
-  if (const auto message = channel_.Receive()) {
+  if (auto message = channel_.Receive()) {
     if (message->kind == job::MessageKind::kFailed) Say(message->text);
+    if (message->kind == job::MessageKind::kRefreshed) {
+      attachments_[0].kept = std::move(message->fd);
+      attachments_[0].generation = static_cast<std::uint64_t>(message->number);
+    }
     return;
   }
   int status = 0;
@@ -127,6 +131,8 @@ void DataSupervisor::OnChannel() {
   }
   StartAgain();
 }
+
+void DataSupervisor::Refresh() { (void)channel_.Send(job::MessageKind::kRefresh); }
 
 void DataSupervisor::Retry() {
   if (retrying_) StartAgain();

@@ -34,13 +34,15 @@ class DataSupervisor {
   bool running() const { return pid_ > 0; }
   int fd() const { return channel_.fd(); }
   pid_t pid() const { return pid_; }
-  /// The channel has something to say: in the middle of a run, only that the process has died.
-  /// Starts another.
+  /// The channel has something to say: that the snapshot is another, or that the process has died;
+  /// then starts another.
   void OnChannel();
   /// Another that could not be started is tried for again: to be called so many milliseconds from
   /// now at the latest (-1: need not).
   int retry_ms() const { return retrying_ ? 200 : -1; }
   void Retry();
+  /// Looks now whether the source has changed, where DataOptions::refresh is set.
+  void Refresh();
   /// The job is over: ends the data process, which may finish what it has complete.
   void Finish();
 

@@ -39,17 +39,6 @@ struct RunOptions {
 /// executable, 125 for what leat did not manage before the command started (said on stderr).
 int Run(RunOptions options);
 
-struct MountOptions {
-  job::MountSpec spec;  ///< target: the folder, which exists
-  job::Home home;
-  bool strict = false;
-};
-/// Mounts in the foreground until it is unmounted, or interrupted. 0, or 1 with the reason on
-/// stderr.
-int MountForeground(MountOptions options);
-/// Ends such a mount, or any of leat's.
-int Unmount(const std::string& dir);
-
 }  // namespace leat::engine::local
 
 #endif  // LEAT_ENGINE_LOCAL_RUN_H_

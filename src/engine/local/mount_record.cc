@@ -1,0 +1,56 @@
+#include "engine/local/mount_record.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <sstream>
+
+#include "base/bytes.h"
+#include "digest/digest.h"
+
+namespace leat::engine::local {
+namespace {
+
+std::string PathOf(const job::Home& home, const std::string& dir, const char* suffix) {
+  return fmt::format("{}/mounts/{:016x}{}", home.dir, digest::Xxh3(AsBytes(dir)), suffix);
+}
+
+}  // namespace
+
+std::string MountLogPath(const job::Home& home, const std::string& dir) {
+  return PathOf(home, dir, ".log");
+}
+
+Result<os::UniqueFd> WriteMountRecord(const job::Home& home, const std::string& dir,
+                                      const MountRecord& record) {
+  LEAT_RETURN_IF_ERROR(os::MakeDirs(home.dir + "/mounts"));
+  LEAT_ASSIGN_OR_RETURN(os::UniqueFd fd, os::OpenLocked(PathOf(home, dir, ""), O_RDWR | O_CREAT));
+  const std::string text =
+      fmt::format("{}\n{}\n{}\n{}\n", record.pid, record.since, record.log, record.source);
+  if (::ftruncate(fd.get(), 0) != 0) return FailErrno(errno, "noting a mount");
+  LEAT_RETURN_IF_ERROR(os::PwriteAll(fd.get(), AsBytes(text), 0));
+  return fd;
+}
+
+std::optional<MountRecord> ReadMountRecord(const job::Home& home, const std::string& dir) {
+  const std::string path = PathOf(home, dir, "");
+  {
+    const auto fd = os::Open(path, O_RDWR);
+    if (!fd || os::Flock(fd->get(), true, false)) return std::nullopt;
+  }
+  const auto text = os::ReadFile(path);
+  if (!text) return std::nullopt;
+  MountRecord record;
+  std::istringstream lines(*text);
+  lines >> record.pid >> record.since;
+  lines.ignore(1);
+  if (!std::getline(lines, record.log) || !std::getline(lines, record.source)) return std::nullopt;
+  return record;
+}
+
+void RemoveMountRecord(const job::Home& home, const std::string& dir) {
+  ::unlink(PathOf(home, dir, "").c_str());
+}
+
+}  // namespace leat::engine::local

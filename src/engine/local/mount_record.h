@@ -1,0 +1,36 @@
+// What is known of a mount beside the kernel's table: a file in the home, locked as long as its
+// process lives.
+#ifndef LEAT_ENGINE_LOCAL_MOUNT_RECORD_H_
+#define LEAT_ENGINE_LOCAL_MOUNT_RECORD_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/error.h"
+#include "job/home.h"
+#include "os/file.h"
+
+namespace leat::engine::local {
+
+struct MountRecord {
+  std::string source;  ///< for messages: without secrets
+  pid_t pid = 0;
+  std::int64_t since = 0;  ///< seconds since 1970
+  std::string log;         ///< of a mount in the background
+};
+
+/// Where the log of a mount in the background at `dir` is.
+std::string MountLogPath(const job::Home& home, const std::string& dir);
+/// As long as the descriptor is open, the mount is alive.
+Result<os::UniqueFd> WriteMountRecord(const job::Home& home, const std::string& dir,
+                                      const MountRecord& record);
+/// nullopt: there is none, or its process is gone.
+std::optional<MountRecord> ReadMountRecord(const job::Home& home, const std::string& dir);
+void RemoveMountRecord(const job::Home& home, const std::string& dir);
+
+}  // namespace leat::engine::local
+
+#endif  // LEAT_ENGINE_LOCAL_MOUNT_RECORD_H_
