@@ -22,6 +22,7 @@
 #include "base/text.h"
 #include "cli/fstab.h"
 #include "engine/local/mount.h"
+#include "engine/local/pipeline.h"
 #include "engine/local/run.h"
 #include "job/mount_spec.h"
 #include "net/url.h"
@@ -401,6 +402,25 @@ int Main(int argc, char** argv) {
   mkdir->add_option("SOURCE", move.source, "s3://bucket, NAME:container or a path")->required();
   add_common(mkdir);
 
+  engine::local::PipelineOptions pipeline_options;
+  CLI::App* pipeline = app.add_subcommand("pipeline", "Stages that share a folder, from a file");
+  pipeline->require_subcommand(1);
+  CLI::App* pipeline_run = pipeline->add_subcommand(
+      "run", "Run what has not succeeded with the same inputs; STAGE: that one and what it needs");
+  pipeline_run->add_option("FILE", pipeline_options.file, "The pipeline, in YAML")->required();
+  pipeline_run->add_option("STAGE", pipeline_options.stage, "One of its stages");
+  pipeline_run->add_flag("-f,--force", pipeline_options.force, "Also what has succeeded");
+  pipeline_run->add_flag("-n,--dry-run", pipeline_options.dry_run, "Say what would be run");
+  pipeline_run->add_flag("--json", pipeline_options.json, "The dry run as JSON");
+  add_sizes(pipeline_run);
+  add_common(pipeline_run);
+  CLI::App* pipeline_clean =
+      pipeline->add_subcommand("clean", "Remove the folder that its stages share");
+  pipeline_clean->add_option("FILE", pipeline_options.file, "The pipeline, in YAML")->required();
+  pipeline->footer(
+      "\nExamples:\n  leat pipeline run examples/food11/pipeline.yaml --dry-run"
+      "\n  leat pipeline run pipeline.yaml load-data\n  leat pipeline clean pipeline.yaml");
+
   bool cache_json = false, cache_all = false;
   CLI::App* cache = app.add_subcommand("cache", "The cache of this machine");
   cache->require_subcommand(1);
@@ -512,6 +532,14 @@ int Main(int argc, char** argv) {
   if (check->parsed()) return CheckFiles(move);
   if (rm->parsed()) return RemoveFiles(move);
   if (mkdir->parsed()) return MakeFolder(move);
+  if (pipeline_run->parsed() || pipeline_clean->parsed()) {
+    auto home = common.FindHome();
+    if (!home) return Refuse(home.error(), kUsage);
+    pipeline_options.home = std::move(*home);
+    return pipeline_run->parsed()
+               ? engine::local::RunPipeline(pipeline_options)
+               : engine::local::CleanPipeline(pipeline_options.file, pipeline_options.home);
+  }
   if (cache_stat->parsed()) {
     auto home = common.FindHome();
     return home ? CacheStat(cache_json, home->cache_bytes) : Refuse(home.error(), kUsage);

@@ -4,10 +4,10 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 : "${LEAT:?the program under test: ctest sets it}" "${LEAT_BUILD:?the folder of the build: ctest sets it}"
-for variable in S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY SWIFT_AUTH_URL HTTP_ORIGIN; do
+for variable in S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY SWIFT_AUTH_URL HTTP_ORIGIN DOCKER_HOST; do
   variable=LEAT_TEST_$variable
   [ -n "${!variable:-}" ] || {
-    echo "$variable is not set: run this as tests/servers/with ceph swift nginx -- ctest ... (the servers' packages: scripts/setup)" >&2
+    echo "$variable is not set: run this as tests/servers/with ceph swift nginx docker -- ctest ... (the servers' packages: scripts/setup)" >&2
     exit 1
   }
 done
