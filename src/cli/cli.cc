@@ -50,6 +50,7 @@ The exit status is the command's own (128+n after signal n); 127: not found, 126
 
 struct Common {
   std::string memory, cache_size;
+  std::string os_cloud;
   bool quiet = false;
 
   Result<job::Home> FindHome() const {
@@ -225,6 +226,7 @@ int Main(int argc, char** argv) {
   const auto add_common = [&](CLI::App* sub) {
     sub->add_flag("-q,--quiet", common.quiet,
                   "No progress, notes or summary on stderr; errors only");
+    sub->add_option("--os-cloud", common.os_cloud, "For swift://: a cloud of clouds.yaml");
   };
   const auto add_sizes = [&](CLI::App* sub) {
     sub->add_option(
@@ -474,6 +476,7 @@ int Main(int argc, char** argv) {
     return is_run ? kRunRefused : kUsage;
   }
   SetQuiet(common.quiet);
+  if (!common.os_cloud.empty()) ::setenv("OS_CLOUD", common.os_cloud.c_str(), 1);
   HideSecrets(argc, argv);
 
   if (run->parsed()) {

@@ -21,6 +21,8 @@ Result<OpenStackSettings> OpenStackFromVariables(const Environment& env) {
     }
     return std::string();
   };
+  if (const std::string cloud = first_of({"OS_CLOUD"}); !cloud.empty())
+    return OpenStackFromCloud(cloud, env);
   OpenStackSettings s;
   s.from = "OS_* variables";
   s.auth_url = first_of({"OS_AUTH_URL"});
@@ -52,7 +54,8 @@ Result<OpenStackSettings> OpenStackFromVariables(const Environment& env) {
   if (s.auth_url.empty() && s.storage_url.empty()) {
     return Fail(Errc::kNotFound,
                 "no OpenStack cloud is configured: source its openrc file (OS_AUTH_URL and the "
-                "others), or name a remote of rclone.conf (NAME:container); for a public container "
+                "others), name a cloud of clouds.yaml (--os-cloud), or name a remote of "
+                "rclone.conf (NAME:container); for a public container "
                 "OS_STORAGE_URL is enough");
   }
   return s;

@@ -28,8 +28,11 @@ struct OpenStackSettings {
   bool has_application_credential() const { return !application_credential_secret.empty(); }
 };
 
-/// OS_* and, for v1, ST_* variables. kNotFound where neither OS_AUTH_URL nor OS_STORAGE_URL (nor
-/// ST_AUTH) is set: the sentence says what to do.
+/// A cloud of clouds.yaml, with what secure.yaml adds: in the working directory, in
+/// ~/.config/openstack, in /etc/openstack. kNotFound: no file, or no such cloud in it.
+Result<OpenStackSettings> OpenStackFromCloud(const std::string& name, const Environment& env);
+/// The cloud that OS_CLOUD names; else OS_* and, for v1, ST_* variables. kNotFound where neither
+/// OS_AUTH_URL nor OS_STORAGE_URL (nor ST_AUTH) is set: the sentence says what to do.
 Result<OpenStackSettings> OpenStackFromVariables(const Environment& env);
 /// A remote of type swift; with `env_auth` the variables fill in what it leaves open. kInvalid when
 /// a needed option is missing.
