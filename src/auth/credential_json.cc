@@ -1,3 +1,5 @@
+#include <chrono>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 
 #include "auth/credential_replies.h"
@@ -50,6 +52,41 @@ Result<Credentials> ParseJsonCredentials(std::string_view text, JsonReply kind) 
     if (!credentials.expires) return Fail(Errc::kCorrupt, "the answer's Expiration is not a date");
   }
   return credentials;
+}
+
+Result<Credentials> ParseSsoCredentials(std::string_view text) {
+  const json document = Parse(text);
+  const auto role = document.is_object() ? document.find("roleCredentials") : document.end();
+  if (!document.is_object() || role == document.end() || !role->is_object())
+    return Fail(Errc::kCorrupt, "the answer has no roleCredentials");
+  Credentials credentials;
+  credentials.access_key_id = Text(*role, "accessKeyId");
+  credentials.secret_access_key = Text(*role, "secretAccessKey");
+  credentials.session_token = Text(*role, "sessionToken");
+  if (credentials.access_key_id.empty() || credentials.secret_access_key.empty())
+    return Fail(Errc::kCorrupt, "the answer has no accessKeyId and secretAccessKey");
+  const auto expiration = role->find("expiration");
+  if (expiration != role->end() && expiration->is_number_unsigned() &&
+      expiration->get<std::uint64_t>() < 1ULL << 43) {
+    credentials.expires = std::chrono::system_clock::time_point(
+        std::chrono::milliseconds(expiration->get<std::int64_t>()));
+  }
+  return credentials;
+}
+
+Result<SsoToken> ParseSsoToken(std::string_view text) {
+  const json document = Parse(text);
+  if (!document.is_object()) return Fail(Errc::kCorrupt, "it is not a JSON object");
+  SsoToken token;
+  token.access_token = Text(document, "accessToken");
+  // "2026-11-20T10:15:00Z", and "...00UTC" by older versions.
+  std::string date = Text(document, "expiresAt");
+  if (date.ends_with("UTC")) date.replace(date.size() - 3, 3, "Z");
+  const auto expires = net::ParseIsoDate(date);
+  if (token.access_token.empty() || !expires)
+    return Fail(Errc::kCorrupt, "it has no accessToken and expiresAt");
+  token.expires = *expires;
+  return token;
 }
 
 std::string JsonErrorText(std::string_view text) {

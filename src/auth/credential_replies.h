@@ -3,6 +3,7 @@
 #ifndef LEAT_AUTH_CREDENTIAL_REPLIES_H_
 #define LEAT_AUTH_CREDENTIAL_REPLIES_H_
 
+#include <chrono>
 #include <string>
 #include <string_view>
 
@@ -19,6 +20,14 @@ enum class JsonReply {
 /// kCorrupt for anything that is not the promised document; the message never quotes it (it may
 /// hold a secret).
 Result<Credentials> ParseJsonCredentials(std::string_view text, JsonReply kind);
+/// The answer of SSO's GetRoleCredentials ("roleCredentials", expiration in milliseconds).
+Result<Credentials> ParseSsoCredentials(std::string_view text);
+/// What "aws sso login" left in its cache. kCorrupt: not such a file.
+struct SsoToken {
+  std::string access_token;
+  std::chrono::system_clock::time_point expires;
+};
+Result<SsoToken> ParseSsoToken(std::string_view text);
 /// "Code: message" of a JSON error answer, printable and short; empty when there is none.
 std::string JsonErrorText(std::string_view text);
 

@@ -10,6 +10,7 @@
 #include <map>
 
 #include "auth/instance_metadata.h"
+#include "auth/sso.h"
 #include "net/url.h"
 #include "testing/fake_clock.h"
 #include "testing/scripted_transport.h"
@@ -251,14 +252,56 @@ TEST_F(ChainTest, CredentialSources) {
 TEST_F(ChainTest, WhatNeedsAPersonIsSaid) {
   Config(
       "[profile mfa]\nrole_arn = arn:r\nsource_profile = mfa\nmfa_serial = "
-      "arn:mfa\naws_access_key_id = K\naws_secret_access_key = S\n"
-      "[profile sso]\nsso_session = corp\nsso_account_id = 1\n");
+      "arn:mfa\naws_access_key_id = K\naws_secret_access_key = S\n");
   const Error mfa = ErrorOf({.profile = "mfa", .region = {}, .ca_file = {}});
   EXPECT_EQ(mfa.code(), Errc::kUnsupported);
   EXPECT_THAT(mfa.message(), HasSubstr("mfa_serial"));
-  const Error sso = ErrorOf({.profile = "sso", .region = {}, .ca_file = {}});
-  EXPECT_EQ(sso.code(), Errc::kUnsupported);
-  EXPECT_THAT(sso.message(), HasSubstr("aws configure export-credentials --profile sso"));
+}
+
+TEST_F(ChainTest, ASignInByTheBrowserIsUsedUntilItEnds) {
+  Config(
+      "[profile new]\nsso_session = corp\nsso_account_id = 123\nsso_role_name = Reader\n"
+      "[sso-session corp]\nsso_start_url = https://corp/start\nsso_region = eu-west-1\n"
+      "[profile old]\nsso_start_url = https://corp/start\nsso_region = eu-west-1\n"
+      "sso_account_id = 123\nsso_role_name = Reader\n"
+      "[profile half]\nsso_session = corp\nsso_account_id = 123\n"
+      "[profile lost]\nsso_session = nowhere\nsso_account_id = 123\nsso_role_name = R\n");
+  const auto with = [](const char* profile) {
+    return AwsChainOptions{.profile = profile, .region = {}, .ca_file = {}};
+  };
+  env_["HOME"] = folder_;
+  std::filesystem::create_directories(folder_ + "/.aws/sso/cache");
+  EXPECT_EQ(SsoCacheName("abc"), "a9993e364706816aba3e25717850c26c9cd0d89d.json");
+  EXPECT_THAT(ErrorOf(with("new")).message(), HasSubstr("aws sso login --profile new"));
+  EXPECT_THAT(ErrorOf(with("half")).message(), HasSubstr("sso_role_name"));
+  EXPECT_THAT(ErrorOf(with("lost")).message(), HasSubstr("sso_region"));
+
+  const auto token = [&](std::chrono::seconds life) {
+    return fmt::format(R"({{"accessToken":"tok","expiresAt":"{}","region":"eu-west-1"}})",
+                       Expiration(life));
+  };
+  for (const char* key : {"corp", "https://corp/start"})
+    File(".aws/sso/cache/" + SsoCacheName(key), token(1h));
+  const std::string url =
+      "https://portal.sso.eu-west-1.amazonaws.com/federation/"
+      "credentials?account_id=123&role_name=Reader";
+  http_.On("GET", url,
+           ScriptedAnswer(200, R"({"roleCredentials":{"accessKeyId":"K","secretAccessKey":"S",)"
+                               R"("sessionToken":"T","expiration":1893456000000}})"));
+  EXPECT_EQ(Get(with("new")).access_key_id, "K");
+  EXPECT_EQ(http_.requests().back().headers.Get("x-amz-sso_bearer_token"), "tok");
+  EXPECT_EQ(Get(with("old")).session_token, "T");
+  EXPECT_EQ(net::FormatDate(*Get(with("old")).expires), "2030-01-01 00:00:00 UTC");
+
+  http_.On("GET", url, ScriptedAnswer(401, R"({"message":"Session token not found or invalid"})"));
+  EXPECT_THAT(ErrorOf(with("new")).message(), HasSubstr("aws sso login --profile new"));
+  http_.On("GET", url, ScriptedAnswer(403, R"({"message":"No access"})"));
+  EXPECT_THAT(ErrorOf(with("new")).message(), HasSubstr("No access"));
+  File(".aws/sso/cache/" + SsoCacheName("corp"), token(-1h));
+  EXPECT_THAT(ErrorOf(with("new")).message(), HasSubstr("ended on"));
+  File(".aws/sso/cache/" + SsoCacheName("corp"), "{}");
+  EXPECT_THAT(ErrorOf(with("new")).message(), HasSubstr("no accessToken"));
+  EXPECT_EQ(ErrorOf(with("new")).message().find("tok\""), std::string::npos);
 }
 
 TEST_F(ChainTest, BadNumbersAndMissingSourcesAreSaid) {

@@ -10,6 +10,7 @@
 #include "auth/container.h"
 #include "auth/credential_process.h"
 #include "auth/instance_metadata.h"
+#include "auth/sso.h"
 #include "auth/sts.h"
 #include "base/bytes.h"
 #include "os/file.h"
@@ -132,12 +133,9 @@ class ProfileSource final : public CredentialProvider {
     }
     if (get("sso_session") || get("sso_start_url") || get("sso_account_id") ||
         get("sso_role_name")) {
-      return Fail(
-          Errc::kUnsupported,
-          fmt::format(
-              "AWS profile {} signs in by SSO, which leat does not support yet: use a profile with "
-              "\"credential_process = aws configure export-credentials --profile {}\"",
-              profile, profile));
+      auto credentials = SsoCredentials(context_, profile, ctx);
+      if (!credentials) return Fail(std::move(credentials), fmt::format("AWS profile {}", profile));
+      return credentials;
     }
     if (is_source) {
       return Fail(

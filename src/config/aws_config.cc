@@ -55,6 +55,7 @@ class Parser {
 
   Sections profiles;
   Sections services;
+  Sections sessions;  // of SSO
 
  private:
   // Never shows the line: it may hold a secret.
@@ -101,6 +102,8 @@ class Parser {
       section_ = {.type = "profile", .name = std::string(name), .prefixed = !bare};
     } else if (type == "services") {
       section_ = {.type = "services", .name = std::string(name)};
+    } else if (type == "sso-session") {
+      section_ = {.type = "sso-session", .name = std::string(name)};
     }
     Current();  // a section without properties is there, too
     return {};
@@ -144,6 +147,7 @@ class Parser {
 
   Properties* Current() {
     if (section_.type == "services") return &services[section_.name];
+    if (section_.type == "sso-session") return &sessions[section_.name];
     if (section_.type != "profile") return nullptr;
     if (section_.name == "default" && section_.prefixed) {
       has_prefixed_default_ = true;
@@ -204,6 +208,12 @@ Result<AwsConfig> AwsConfig::Parse(std::string_view config, std::string_view con
     merged.profiles_[profile];
   }
   for (auto& [profile, properties] : merged.profiles_) {
+    if (const auto named = properties.find("sso_session"); named != properties.end()) {
+      if (const auto session = config_file.sessions.find(named->second);
+          session != config_file.sessions.end()) {
+        for (const auto& [key, value] : session->second) properties[key] = value;
+      }
+    }
     const auto wanted = properties.find("services");
     if (wanted == properties.end()) continue;
     const auto section = config_file.services.find(wanted->second);

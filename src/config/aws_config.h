@@ -22,7 +22,7 @@ std::string ExpandHome(const Environment& env, std::string_view path);
 
 /// Both files merged (credentials over config), by profile. A value. Nested settings ("s3 =\n
 /// addressing_style = path") are keyed "s3.addressing_style"; "services" sections are followed into
-/// "services.s3.endpoint_url".
+/// "services.s3.endpoint_url", "sso-session" sections into the profile's own settings.
 class AwsConfig {
  public:
   /// AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE, else the files in $HOME/.aws. A missing file

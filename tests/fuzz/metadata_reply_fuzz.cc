@@ -18,6 +18,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   check(leat::auth::ParseJsonCredentials(text, leat::auth::JsonReply::kMetadata));
   check(leat::auth::ParseJsonCredentials(text, leat::auth::JsonReply::kProcess));
   check(leat::auth::ParseStsCredentials(text));
+  check(leat::auth::ParseSsoCredentials(text));
+  if (const auto token = leat::auth::ParseSsoToken(text); token && token->access_token.empty())
+    std::abort();
   for (const auto& shown :
        {leat::auth::JsonErrorText(text), leat::auth::ParseStsError(text).message}) {
     for (const char c : shown) {
