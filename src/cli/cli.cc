@@ -385,8 +385,12 @@ int Main(int argc, char** argv) {
   sync->add_flag("--delete-before", move.delete_before, "Delete before anything is copied");
   sync->add_flag("--delete-during,--delete-after", move.delete_during,
                  "Delete when all was copied (the default)");
+  sync->add_flag("--atomic", move.atomic,
+                 "Readers through leat see the old files or the new ones, nothing in between");
   sync->add_flag("--delete-everything", move.delete_everything, "An empty source may empty DST");
-  sync->footer("\nExample:\n  leat sync --dry-run ./data s3://bucket/data");
+  sync->footer(
+      "\nExamples:\n  leat sync --dry-run ./data s3://bucket/data\n  leat sync --atomic ./data "
+      "s3://bucket/data");
   CLI::App* check = add_move("check", "Compare two folders by digests, without moving data");
   check->add_option("--combined", move.combined, "A file with a line each: = + - * ! and the path");
   check->add_option("--missing-on-src", move.missing_on_src, "A file with these paths");

@@ -35,7 +35,7 @@ Status ListOnly(const SourceCommand& command);
 /// The words of cp, sync, check, rm and mkdir; those of rclone mean what they mean there.
 struct MoveCommand {
   std::string source, target;
-  bool sync = false;
+  bool sync = false, atomic = false;
   std::vector<std::string> include, exclude, filter_from, files_from;
   std::string min_size, max_size, cutoff, bandwidth, backup_dir;
   std::string combined, missing_on_src, missing_on_dst, differ;

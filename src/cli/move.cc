@@ -13,6 +13,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <filesystem>
+#include <iterator>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -410,6 +411,23 @@ Result<std::unique_ptr<Prepared>> Prepare(const MoveCommand& command, const Call
   o.immutable = command.immutable;
   o.verify = !command.no_verify;
   o.dry_run = command.dry_run;
+  o.atomic = command.atomic;
+  if (o.atomic) {
+    const char* const other = !command.include.empty() || !command.exclude.empty() ||
+                                      !command.filter_from.empty() || !command.files_from.empty() ||
+                                      !command.min_size.empty() || !command.max_size.empty()
+                                  ? "filters"
+                              : o.backup              ? "--backup-dir"
+                              : o.update              ? "--update"
+                              : o.ignore_existing     ? "--ignore-existing"
+                              : o.immutable           ? "--immutable"
+                              : command.delete_before ? "--delete-before"
+                                                      : nullptr;
+    if (other != nullptr)
+      return Fail(Errc::kInvalid, fmt::format("--atomic takes the whole source, and no {}", other));
+    if (o.to.local() || !o.from.only.empty())
+      return Fail(Errc::kInvalid, "--atomic is for a folder that goes to a store");
+  }
   o.transfers = command.transfers;
   o.streams = command.streams;
   LEAT_ASSIGN_OR_RETURN(o.cutoff, RcloneSize(command.cutoff, 1024));
@@ -571,8 +589,19 @@ int RemoveFiles(const MoveCommand& command) {
       return Fail(Errc::kInvalid, place.url + " is a folder; -r removes all that lies below it");
     }
     LEAT_ASSIGN_OR_RETURN(const transfer::Filter filter, MakeFilter(command));
-    transfer::ListRequest request{.filter = &filter, .links = transfer::Links::kKeep};
-    LEAT_ASSIGN_OR_RETURN(const transfer::Listed listed, transfer::ListPlace(place, request, ctx));
+    transfer::ListRequest request{.filter = &filter, .links = transfer::Links::kKeep, .raw = true};
+    LEAT_ASSIGN_OR_RETURN(transfer::Listed listed, transfer::ListPlace(place, request, ctx));
+    if (filter.all()) {
+      // The manifest first: what it names is going to be gone.
+      std::vector<transfer::Item> all = std::exchange(listed.control, {});
+      std::ranges::move(listed.items, std::back_inserter(all));
+      listed.items = std::move(all);
+      if (listed.manifest && !command.dry_run) {
+        LEAT_RETURN_IF_ERROR(place.store->Remove(place.KeyOf(snapshot::kManifestKey), ctx));
+      }
+    } else if (!command.dry_run) {
+      LEAT_RETURN_IF_ERROR(transfer::ForgetManifest(place, listed, ctx));
+    }
     if (listed.items.empty() && filter.all() && !command.rmdirs)
       return Fail(Errc::kNotFound, place.url + ": there is nothing");
     std::mutex mutex;

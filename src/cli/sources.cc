@@ -15,6 +15,7 @@
 #include "cli/cli.h"
 #include "job/remote.h"
 #include "net/url.h"
+#include "snapshot/manifest.h"
 
 namespace leat::cli {
 namespace {
@@ -134,7 +135,7 @@ Status ListLevel(Opened& source, const std::function<void(const Item&)>& visit) 
     for (const store::ObjectInfo& object : page.objects) {
       any = true;
       const std::string rest = object.key.substr(prefix.size());
-      if (rest.empty()) continue;
+      if (rest.empty() || rest.starts_with(snapshot::kControl)) continue;
       const std::size_t slash = rest.find('/');
       if (slash != std::string::npos) {
         const std::string folder = rest.substr(0, slash + 1);

@@ -20,7 +20,6 @@
 #include "base/thread_pool.h"
 #include "digest/digest.h"
 #include "net/url.h"
-#include "store/forwarding_store.h"
 #include "store/http/http_store.h"
 #include "store/s3/s3_store.h"
 #include "store/swift/swift_store.h"
@@ -47,30 +46,6 @@ std::string LastComponent(std::string_view key) {
   const std::size_t slash = key.rfind('/');
   return std::string(slash == std::string_view::npos ? key : key.substr(slash + 1));
 }
-
-/// One object under another name or key than its own, for the snapshot: `key` as the builder sees
-/// it.
-class Renamed final : public store::ForwardingStore {
- public:
-  Renamed(std::shared_ptr<store::ObjectStore> inner, std::string key, std::string real)
-      : ForwardingStore(std::move(inner)), key_(std::move(key)), real_(std::move(real)) {}
-  Result<store::ObjectInfo> Stat(std::string_view key, std::string_view version,
-                                 const CallContext& ctx) override {
-    return inner().Stat(Real(key), version, ctx);
-  }
-  Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
-              const CallContext& ctx) override {
-    return inner().Read(Real(key), options, sink, ctx);
-  }
-  std::string UrlOf(std::string_view key) const override { return inner().UrlOf(Real(key)); }
-
- private:
-  std::string_view Real(std::string_view key) const {
-    return key == key_ ? std::string_view(real_) : key;
-  }
-
-  const std::string key_, real_;
-};
 
 }  // namespace
 
@@ -314,7 +289,7 @@ Result<SnapshotFile> Remote::SnapshotOfObject(const store::ObjectInfo& info) {
   std::string identity(store_->Identity());
   if (entry.key != real) {
     identity += "#" + ToHex(digest::HashSha256(AsBytes(net::WithoutSignature(real)))).substr(0, 32);
-    store_ = std::make_shared<Renamed>(store_, entry.key, real);
+    store_ = store::MakeMapped(store_, {{entry.key, real}});
   }
   snapshot::Builder builder(std::move(identity), prefix);
   LEAT_RETURN_IF_ERROR(builder.Add(entry));
@@ -377,16 +352,16 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
   snapshot::ListingOptions options;
   options.hint = hint;
   options.on_progress = on_progress;
-  if (const Status listed = snapshot::BuildFromListing(*store_, prefix, options, ctx, builder);
-      !listed) {
-    return std::unexpected(listed.error());
-  }
+  LEAT_ASSIGN_OR_RETURN(snapshot::KeyMap moved,
+                        snapshot::BuildFromListing(*store_, prefix, options, ctx, builder));
   if (!spec_.name.empty()) {
     return Fail(
         Errc::kInvalid,
         fmt::format("{} is a folder: name= is for the file that a single object becomes", url));
   }
-  LEAT_ASSIGN_OR_RETURN(SnapshotFile out, Save(builder, saved_name));
+  // (one that holds for minutes, and would be wrong without the map, is not kept)
+  LEAT_ASSIGN_OR_RETURN(SnapshotFile out, Save(builder, moved.empty() ? saved_name : ""));
+  if (!moved.empty()) store_ = store::MakeMapped(store_, std::move(moved));
   out.notes = std::move(notes);
   out.is_folder = true;
   if (!pin.empty() && out.index->pin() != pin) {
@@ -497,7 +472,15 @@ Result<SnapshotFile> Remote::ReopenSnapshot(os::UniqueFd file) {
                       (out.index->file_count() == 1 && !spec_.source.key.empty() &&
                        !spec_.source.key.ends_with('/') && !spec_.name.empty());
   if (single && out.index->KeyOfFile(0) != spec_.source.key) {
-    store_ = std::make_shared<Renamed>(store_, out.index->KeyOfFile(0), spec_.source.key);
+    store_ = store::MakeMapped(store_, {{std::string(out.index->KeyOfFile(0)), spec_.source.key}});
+  }
+  if (!single && spec_.source.kind != Source::Kind::kHttp) {
+    // As it was taken, it may have had objects elsewhere. (Where they are settled by now, their
+    // etags tell.)
+    std::string prefix = spec_.source.key;
+    if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
+    const auto manifest = snapshot::ReadManifest(*store_, prefix, {});
+    if (manifest) store_ = store::MakeMapped(store_, manifest->Moved(prefix));
   }
   return out;
 }

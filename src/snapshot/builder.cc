@@ -186,6 +186,10 @@ Builder::Builder(std::string store_identity, std::string prefix)
     : impl_(std::make_unique<Impl>(std::move(store_identity), std::move(prefix))) {}
 Builder::~Builder() = default;
 
+void Builder::Clear() {
+  impl_ = std::make_unique<Impl>(std::move(impl_->store_identity), std::move(impl_->prefix));
+}
+
 Status Builder::Add(const store::ObjectInfo& info) {
   // Tables are made after sizes that strangers name: no store has objects of this size.
   constexpr std::uint64_t kLargestObject = 1ULL << 46;

@@ -11,6 +11,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "snapshot/manifest.h"
 #include "snapshot/snapshot.h"
 #include "store/object_store.h"
 
@@ -27,6 +28,7 @@ class Builder {
   /// that end in '/' are folders. kCorrupt for a key outside the prefix or a size beyond 2^63;
   /// kUnsupported beyond 2^31 entries.
   Status Add(const store::ObjectInfo& info);
+  void Clear();
   /// Writes it to `fd` (empty, writable; synced only when `sync`). Entries that cannot be files are
   /// left out and told in `left_out` (may be null). The builder is empty afterwards.
   Status WriteTo(int fd, bool sync, LeftOut* left_out);
@@ -54,9 +56,11 @@ using AddObject = std::function<Status(const store::ObjectInfo&)>;
 /// that does not advance (an endless one).
 Status ListAll(store::ObjectStore& store, std::string_view prefix, const ListingOptions& options,
                const CallContext& ctx, const AddObject& add);
-/// The same into `builder`; kNotFound when there is nothing below the prefix.
-Status BuildFromListing(store::ObjectStore& store, std::string_view prefix,
-                        const ListingOptions& options, const CallContext& ctx, Builder& builder);
+/// The same into `builder`, or what the folder's manifest says where it has one; then also where
+/// objects lie that are not under their names. kNotFound when there is nothing below the prefix.
+Result<KeyMap> BuildFromListing(store::ObjectStore& store, std::string_view prefix,
+                                const ListingOptions& options, const CallContext& ctx,
+                                Builder& builder);
 
 }  // namespace leat::snapshot
 

@@ -283,15 +283,38 @@ Status ListAll(store::ObjectStore& store, std::string_view prefix, const Listing
   return Listing(store, prefix, options, ctx, add).Run();
 }
 
-Status BuildFromListing(store::ObjectStore& store, std::string_view prefix,
-                        const ListingOptions& options, const CallContext& ctx, Builder& builder) {
-  bool any = false;
-  LEAT_RETURN_IF_ERROR(ListAll(store, prefix, options, ctx, [&](const store::ObjectInfo& object) {
-    any = true;
-    return builder.Add(object);
-  }));
-  if (any) return {};
-  return Fail(Errc::kNotFound, store.UrlOf(prefix) + ": there is nothing below it");
+Result<KeyMap> BuildFromListing(store::ObjectStore& store, std::string_view prefix,
+                                const ListingOptions& options, const CallContext& ctx,
+                                Builder& builder) {
+  bool any = false, published = false;
+  LEAT_RETURN_IF_ERROR(
+      ListAll(store, prefix, options, ctx, [&](const store::ObjectInfo& object) -> Status {
+        const std::string_view path = std::string_view(object.key).substr(prefix.size());
+        if (path.starts_with(kControl)) {
+          published |= path == kManifestKey;
+          return {};
+        }
+        any = true;
+        return published ? Status() : builder.Add(object);
+      }));
+  if (!published) {
+    if (any) return KeyMap();
+    return Fail(Errc::kNotFound, store.UrlOf(prefix) + ": there is nothing below it");
+  }
+  const std::string folder(prefix);
+  LEAT_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(store, folder, ctx));
+  builder.Clear();
+  for (const ManifestEntry& e : manifest.entries) {
+    store::ObjectInfo info;
+    info.key = folder + e.path;
+    info.size = e.size;
+    info.version.etag = e.etag;
+    info.modified = std::chrono::system_clock::time_point(
+        std::chrono::duration_cast<std::chrono::system_clock::duration>(
+            std::chrono::nanoseconds(e.mtime_ns)));
+    LEAT_RETURN_IF_ERROR(builder.Add(info));
+  }
+  return manifest.Moved(folder);
 }
 
 }  // namespace leat::snapshot

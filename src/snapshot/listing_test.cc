@@ -128,7 +128,8 @@ std::string Number(std::size_t i, int width) {
 Status ListInto(store::ObjectStore& store, std::string_view prefix, int fd,
                 ListingOptions options = {}, CallContext ctx = {}) {
   Builder builder(std::string(store.Identity()), std::string(prefix));
-  LEAT_RETURN_IF_ERROR(BuildFromListing(store, prefix, options, ctx, builder));
+  LEAT_ASSIGN_OR_RETURN([[maybe_unused]] const KeyMap moved,
+                        BuildFromListing(store, prefix, options, ctx, builder));
   return builder.WriteTo(fd, false, nullptr);
 }
 

@@ -45,7 +45,7 @@ inline void PutPattern(store::ObjectStore& store, const std::string& key, std::u
 inline std::shared_ptr<const Content> ContentOf(std::shared_ptr<store::ObjectStore> store,
                                                 std::string_view prefix = "") {
   Builder builder(std::string(store->Identity()), std::string(prefix));
-  const Status listed = BuildFromListing(*store, prefix, {}, {}, builder);
+  const auto listed = BuildFromListing(*store, prefix, {}, {}, builder);
   EXPECT_TRUE(listed) << listed.error().message();
   const int fd = ::memfd_create("snapshot", MFD_CLOEXEC);
   const Status written = builder.WriteTo(fd, false, nullptr);

@@ -344,6 +344,33 @@ class Counted final : public ForwardingStore {
   RequestCounts& counts_;
 };
 
+class Mapped final : public ForwardingStore {
+ public:
+  Mapped(std::shared_ptr<ObjectStore> inner, std::map<std::string, std::string, std::less<>> real)
+      : ForwardingStore(std::move(inner)), real_(std::move(real)) {}
+  Result<ObjectInfo> Stat(std::string_view key, std::string_view version,
+                          const CallContext& ctx) override {
+    return inner().Stat(Real(key), version, ctx);
+  }
+  Status Read(std::string_view key, const ReadOptions& options, const Sink& sink,
+              const CallContext& ctx) override {
+    return inner().Read(Real(key), options, sink, ctx);
+  }
+  Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
+                                              const CallContext& ctx) override {
+    return inner().PartDigests(Real(key), version, ctx);
+  }
+  std::string UrlOf(std::string_view key) const override { return inner().UrlOf(Real(key)); }
+
+ private:
+  std::string_view Real(std::string_view key) const {
+    const auto it = real_.find(key);
+    return it == real_.end() ? key : std::string_view(it->second);
+  }
+
+  const std::map<std::string, std::string, std::less<>> real_;
+};
+
 }  // namespace
 
 std::unique_ptr<ObjectStore> MakeRetrying(std::unique_ptr<ObjectStore> inner,
@@ -359,5 +386,10 @@ std::unique_ptr<ObjectStore> MakeCounted(std::unique_ptr<ObjectStore> inner,
 
 void SetRetryAfterHint(milliseconds wait) { t_retry_after = wait; }
 milliseconds TakeRetryAfterHint() { return std::exchange(t_retry_after, milliseconds(0)); }
+
+std::shared_ptr<ObjectStore> MakeMapped(std::shared_ptr<ObjectStore> inner,
+                                        std::map<std::string, std::string, std::less<>> real) {
+  return std::make_shared<Mapped>(std::move(inner), std::move(real));
+}
 
 }  // namespace leat::store

@@ -5,7 +5,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
+#include <string>
 
 #include "base/clock.h"
 #include "store/object_store.h"
@@ -47,6 +50,11 @@ std::unique_ptr<ObjectStore> MakeRetrying(std::unique_ptr<ObjectStore> inner,
                                           RequestCounts* counts);
 /// Counts each call and the bytes it moved.
 std::unique_ptr<ObjectStore> MakeCounted(std::unique_ptr<ObjectStore> inner, RequestCounts* counts);
+
+/// Shows objects under other keys than their own: `real` by the key that callers use. Of other
+/// keys, and of what a listing says, nothing changes.
+std::shared_ptr<ObjectStore> MakeMapped(std::shared_ptr<ObjectStore> inner,
+                                        std::map<std::string, std::string, std::less<>> real);
 
 /// Set by a driver on the calling thread when the server said how long to wait; read and cleared by
 /// MakeRetrying.

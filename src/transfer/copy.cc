@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "os/file.h"
+#include "transfer/atomic.h"
 #include "transfer/mover.h"
 #include "transfer/upload.h"
 
@@ -42,16 +43,40 @@ std::string RealPath(const Place& place, const Item& item) {
 class Copier {
  public:
   Copier(const CopyOptions& options, CopyProgress& progress, const CallContext& ctx)
-      : options_(options), progress_(progress), ctx_(ctx), mover_(options, progress) {}
+      : options_(options),
+        progress_(progress),
+        ctx_(ctx),
+        mover_(options_, progress),
+        tree_(options_.to, mover_) {}
 
   Result<CopyReport> Run() {
     const std::int64_t began = ::time(nullptr);
-    LEAT_RETURN_IF_ERROR(List());
+    LEAT_RETURN_IF_ERROR(List(true));
+    if (!options_.dry_run && IsUnsettled(to_)) {
+      // Afterwards other objects lie there than those that were just listed.
+      LEAT_RETURN_IF_ERROR(AtomicTree(options_.to, mover_).Begin(to_, ctx_));
+      pairs_.clear();
+      extraneous_.clear();
+      report_ = {};
+      LEAT_RETURN_IF_ERROR(List(true));
+    }
     LEAT_RETURN_IF_ERROR(PlanDeletions());
-    if (options_.extraneous == Extraneous::kDeleteBefore) Delete();
+    if (options_.extraneous == Extraneous::kDeleteBefore) {
+      LEAT_RETURN_IF_ERROR(BeginWriting());
+      Delete();
+    }
     if (no_bucket_ && !options_.dry_run && !from_.items.empty())
       LEAT_RETURN_IF_ERROR(options_.to.store->MakeBucket(ctx_));
+    LEAT_RETURN_IF_ERROR(BeginWriting());
     Transfer();
+    if (options_.atomic && !options_.dry_run) {
+      if (report_.errors > 0) {
+        NoteFailure("", "nothing was published, because not everything was copied");
+      } else if (!ctx_.cancelled()) {
+        LEAT_RETURN_IF_ERROR(tree_.Publish(from_.items, staged_, ctx_));
+        LEAT_RETURN_IF_ERROR(tree_.Settle(ctx_));
+      }
+    }
     if (options_.extraneous == Extraneous::kDeleteDuring ||
         options_.extraneous == Extraneous::kDeleteAfter) {
       if (report_.errors == 0) {
@@ -68,7 +93,7 @@ class Copier {
   }
 
   Result<CheckReport> RunCheck() {
-    LEAT_RETURN_IF_ERROR(List());
+    LEAT_RETURN_IF_ERROR(List(false));
     CheckReport out;
     std::mutex mutex;
     ParallelFor(pairs_.size(), Threads(), [&](std::size_t i) {
@@ -109,22 +134,42 @@ class Copier {
     if (report_.failed.size() < kKeptErrors) report_.failed.emplace_back(path, why);
   }
 
-  Status List() {
+  /// The target is not a plain tree any more, or one whose changes nobody sees before they are
+  /// published.
+  Status BeginWriting() {
+    if (options_.dry_run || options_.to.local() || begun_) return {};
+    begun_ = true;
+    if (options_.atomic) return tree_.Begin(to_, ctx_);
+    if (!to_.manifest) return {};
+    Note(fmt::format("{} was published whole (sync --atomic); from here on readers see each change",
+                     options_.to.url));
+    return ForgetManifest(options_.to, to_, ctx_);
+  }
+
+  /// `writing`: what lies at the target counts, whatever readers see.
+  Status List(bool writing) {
     // Sizes are the source's: what they leave out is left alone at the target.
     Filter paths = options_.filter;
     paths.SetSizes(0, UINT64_MAX);
     ListRequest request{.filter = &paths, .links = options_.links};
     request.on_progress = [this](std::uint64_t n) { progress_.listed = n; };
     LEAT_ASSIGN_OR_RETURN(from_, ListPlace(options_.from, request, ctx_));
+    // (the server's own copies know nothing of the manifest)
+    if (from_.store != nullptr) {
+      options_.from.store = from_.store;
+      options_.from.account += " by its manifest";
+    }
     report_.skipped_links = from_.skipped_links;
     report_.skipped_special = from_.skipped_special;
     for (const std::string& why : from_.failed) NoteFailure("", why);
     // Through a link at the target nothing is changed or deleted.
     if (request.links == Links::kFollow) request.links = Links::kSkip;
+    request.raw = writing;
     // What is not there yet has no files.
     auto to = ListPlace(options_.to, request, ctx_);
     if (to) {
       to_ = *std::move(to);
+      if (to_.store != nullptr) options_.to.store = to_.store;
     } else if (to.error().code() != Errc::kNotFound) {
       return std::unexpected(std::move(to).error());
     } else if (!options_.to.local() && options_.to.only.empty()) {
@@ -320,7 +365,23 @@ class Copier {
       if (const Status done = Backup(*pair.target); !done)
         return NoteFailure(name, done.error().message());
     }
-    const Result<Moved> moved = mover_.Move(options_.from, item, options_.to, ctx_);
+    if (options_.atomic && tree_.Visible(item.path)) {
+      const Item* const staged = tree_.Staged(item.path);
+      const Result<bool> same = staged == nullptr ? Result<bool>(false) : Same(item, *staged);
+      {
+        const std::lock_guard lock(mutex_);
+        staged_.insert(item.path);
+      }
+      if (same && *same) {
+        ++progress_.files;
+        const std::lock_guard lock(mutex_);
+        ++report_.same;
+        return;
+      }
+    }
+    const bool replaces = options_.atomic && tree_.Visible(item.path);
+    const Result<Moved> moved =
+        mover_.Move(options_.from, item, replaces ? tree_.Staging() : options_.to, ctx_);
     if (!moved) {
       if (moved.error().code() != Errc::kCancelled) NoteFailure(name, moved.error().message());
       return;
@@ -377,10 +438,13 @@ class Copier {
     for (const std::string& folder : folders) ::rmdir(options_.to.PathOf(folder).c_str());
   }
 
-  const CopyOptions& options_;
+  CopyOptions options_;
   CopyProgress& progress_;
   const CallContext& ctx_;
   Mover mover_;
+  AtomicTree tree_;
+  bool begun_ = false;            // writing
+  std::set<std::string> staged_;  // replacements of what readers see; guarded by mutex_
   Listed from_, to_;
   std::vector<Pair> pairs_;
   std::vector<const Item*> extraneous_;

@@ -43,6 +43,9 @@ struct CopyOptions {
   std::uint64_t max_delete = UINT64_MAX;  ///< more is an error, before the first
   bool delete_everything = false;         ///< an empty source may empty the target
   std::optional<Place> backup = {};       ///< where what is replaced or deleted goes
+  /// Readers through leat see the target's old files or the new ones: with
+  /// Extraneous::kDeleteAfter, to a store, of whole folders.
+  bool atomic = false;
   bool verify = true;
   bool dry_run = false;
   std::size_t transfers = 0;           ///< files at once; 0: chosen
@@ -88,6 +91,9 @@ Result<CheckReport> Check(const CopyOptions& options, const CallContext& ctx,
 
 /// Of a folder of this machine, what is empty now of what held the files that were listed.
 void RemoveEmptyFolders(const Place& place, const Listed& listed);
+/// Takes away the manifest of a tree that was published whole, so that it is a plain one that may
+/// be written to; finishes first what a killed sync left unsettled. `listed`: raw.
+Status ForgetManifest(const Place& place, const Listed& listed, const CallContext& ctx);
 /// A file or an object, whether or not it is there; a file that has become something else stays.
 Status RemoveOne(const Place& place, const Item& item, const CallContext& ctx);
 

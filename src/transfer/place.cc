@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "os/file.h"
 #include "snapshot/builder.h"
+#include "store/decorators.h"
 
 namespace leat::transfer {
 namespace {
@@ -151,6 +152,28 @@ Item ItemOf(std::string path, const store::ObjectInfo& info) {
   return item;
 }
 
+/// The manifest's files in place of what lies there.
+void TakeManifest(const Place& place, const ListRequest& request, Listed& out) {
+  std::vector<Item> items;
+  for (const snapshot::ManifestEntry& e : out.manifest->entries) {
+    if (request.filter != nullptr && !request.filter->Means(e.path, e.size)) continue;
+    Item item{.path = e.path, .size = e.size, .mtime_ns = e.mtime_ns};
+    // What else is known of the object, if it still is this one.
+    const std::vector<Item>& there = e.key.empty() ? out.items : out.control;
+    const auto it =
+        std::ranges::lower_bound(there, e.key.empty() ? e.path : e.key, {}, &Item::path);
+    if (it != there.end() && it->version.etag == e.etag && it->size == e.size) {
+      item = *it;
+      item.path = e.path;
+    }
+    item.version.etag = e.etag;
+    items.push_back(std::move(item));
+  }
+  out.items = std::move(items);
+  if (auto moved = out.manifest->Moved(place.prefix); !moved.empty())
+    out.store = store::MakeMapped(place.store, std::move(moved));
+}
+
 Status ListStore(const Place& place, const ListRequest& request, const CallContext& ctx,
                  Listed& out) {
   if (!place.only.empty()) {
@@ -166,11 +189,19 @@ Status ListStore(const Place& place, const ListRequest& request, const CallConte
         std::string path = info.key.substr(place.prefix.size());
         // A folder's marker is nobody's file.
         if (path.empty() || path.ends_with('/')) return {};
+        if (path.starts_with(snapshot::kControl)) {
+          out.control.push_back(ItemOf(std::move(path), info));
+          return {};
+        }
         if (request.filter != nullptr && !request.filter->Means(path, info.size)) return {};
         out.items.push_back(ItemOf(std::move(path), info));
         return {};
       }));
   std::ranges::sort(out.items, {}, &Item::path);
+  std::ranges::sort(out.control, {}, &Item::path);
+  if (!std::ranges::binary_search(out.control, snapshot::kManifestKey, {}, &Item::path)) return {};
+  LEAT_ASSIGN_OR_RETURN(out.manifest, snapshot::ReadManifest(*place.store, place.prefix, ctx));
+  if (!request.raw) TakeManifest(place, request, out);
   return {};
 }
 

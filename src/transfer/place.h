@@ -12,6 +12,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "snapshot/manifest.h"
 #include "store/object_store.h"
 #include "transfer/filter.h"
 
@@ -63,9 +64,15 @@ struct ListRequest {
   const Filter* filter = nullptr;  ///< null: all
   Links links = Links::kSkip;
   std::function<void(std::uint64_t)> on_progress = {};
+  /// What really lies in a store, though a manifest there may say otherwise.
+  bool raw = false;
 };
 struct Listed {
-  std::vector<Item> items;  ///< in byte order of their paths
+  std::vector<Item> items;                          ///< in byte order of their paths
+  std::optional<snapshot::Manifest> manifest = {};  ///< of a tree that is exchanged whole
+  std::vector<Item> control = {};                   ///< raw: what belongs to the manifest
+  /// Set where the manifest has objects lie elsewhere than under their names: reads them.
+  std::shared_ptr<store::ObjectStore> store = {};
   std::vector<std::string> empty_folders;
   std::uint64_t skipped_links = 0, skipped_special = 0;
   /// Folders that could not be read, with the reason; what lies in them is not known.
