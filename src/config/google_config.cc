@@ -248,7 +248,12 @@ Result<GoogleSettings> GoogleFromRemote(const RcloneRemote& remote, const Enviro
   if (const auto project = remote.Get("project_number")) s.project = *project;
   if (s.project.empty()) FillFromVariables(env, s);
   if (const auto project = remote.Get("user_project")) s.quota_project = *project;
-  if (const auto endpoint = remote.Get("endpoint")) s.endpoint = WithScheme(*endpoint, "https://");
+  if (const auto endpoint = remote.Get("endpoint")) {
+    // rclone's has the API's path behind it.
+    constexpr std::string_view kPath = "/storage/v1";
+    s.endpoint = WithScheme(*endpoint, "https://");
+    if (s.endpoint.ends_with(kPath)) s.endpoint.resize(s.endpoint.size() - kPath.size());
+  }
   return s;
 }
 

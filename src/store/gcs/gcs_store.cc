@@ -334,7 +334,9 @@ class GcsStore final : public ObjectStore {
     const Spec spec{.method = "DELETE",
                     .path = "/storage/v1/b/" + net::PercentEncode(options_.bucket)};
     LEAT_ASSIGN_OR_RETURN(net::HttpResponse response, client_.Send(spec, name_, ctx));
-    if (response.status == 409) {
+    // (an emulator says 412)
+    const auto full = [](const net::HttpResponse& r) { return r.status == 409 || r.status == 412; };
+    if (full(response)) {
       // What uploads left behind goes with it, where there is nothing else.
       LEAT_ASSIGN_OR_RETURN(const ListPage page, List("", {.max_keys = 1}, ctx));
       if (!page.objects.empty()) return Fail(Errc::kConflict, name_ + " is not empty");
@@ -342,7 +344,7 @@ class GcsStore final : public ObjectStore {
       LEAT_ASSIGN_OR_RETURN(response, client_.Send(spec, name_, ctx));
     }
     if (Ok(response) || response.status == 404) return {};
-    if (response.status == 409)
+    if (full(response))
       return Fail(Errc::kConflict, name_ + " is not empty: it has old versions of objects");
     return client_.Explain(name_, response, "bucket");
   }
