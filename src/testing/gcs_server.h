@@ -23,7 +23,7 @@ struct GcsServer {
   static std::string NewBucket();
   /// One of its credential files.
   Result<config::GoogleSettings> Key(std::string_view name) const;
-  /// What the server does from now on (tests/servers/gcs_server.py): "cut=300000".
+  /// What the server does from now on (tests/servers/gcs_server.py): "bucket=b&cut=300000".
   Status Control(std::string_view form) const;
 };
 

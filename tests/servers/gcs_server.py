@@ -10,11 +10,13 @@ that the API does not know, or a digest that is not that of the bytes, is refuse
 POST /control sets, as a form:
   lifetime=SECONDS     of tokens that are handed out from now on (default 3600)
   uses=N               of a token that is handed out from now on; then it is refused (0: no limit)
-  revoke=1             all tokens end now
-  cut=BYTES            the next body of a resumable upload breaks off behind so many bytes
+  revoke=TOKEN         it ends now
+and of one bucket, so that tests side by side do not meet, bucket=NAME and
+  cut=BYTES            bodies of resumable uploads break off behind so many bytes,
+  cuts=N               the next N
   lose=1               the next answer to one is not sent: the bytes are kept
-  fail=STATUS          the next request to the storage API gets this status
-  public=BUCKET        everybody may read it
+  fail=STATUS          the next request for an object of it gets this status
+  public=1             everybody may read it
 GET /log gives the requests so far, one "METHOD path status" a line; DELETE /log forgets them.
 """
 import base64
@@ -96,7 +98,7 @@ class Bucket:
         self.storage_class = resource.get("storageClass", "STANDARD")
         self.versioned = bool((resource.get("versioning") or {}).get("enabled"))
         self.requester_pays = bool((resource.get("billing") or {}).get("requesterPays"))
-        self.public = False
+        self.public = self.cut = self.cuts = self.lose = self.fail = 0
         self.live, self.old = {}, {}
         self.keys = None  # the live names as bytes, in order; None: not known
 
@@ -143,7 +145,7 @@ class Bucket:
 class State:
     def __init__(self):
         self.lock = threading.RLock()
-        self.lifetime, self.uses, self.cut, self.lose, self.fail = 3600, 0, 0, 0, 0
+        self.lifetime, self.uses = 3600, 0
         self.log, self.buckets, self.sessions, self.rewrites = [], {}, {}, {}
         self.tokens = {}   # token -> [principal, end, uses left or None]
         self.keys = {}     # e-mail -> (key id, public key)
@@ -276,10 +278,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if path == "/token" or path.startswith("/sts/") or path.startswith("/iam/") or path.startswith("/computeMetadata/") or \
                     path == "/subject":
                 return self.identity(path, query)
-            with STATE.lock:
-                fail, STATE.fail = STATE.fail, 0
-            if fail:
-                raise Refused(fail, "As the test wants it.", "backendError")
             self.user_project = query.get("userProject") or self.headers.get("x-goog-user-project") or ""
             with STATE.lock:
                 self.principal = self.authenticate(xml)
@@ -311,10 +309,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with STATE.lock:
             for name, value in form.items():
                 if name == "revoke":
-                    STATE.tokens.clear()
-                elif name == "public":
-                    STATE.buckets[value].public = True
-                else:
+                    STATE.tokens.pop(value, None)
+                elif "bucket" in form and name != "bucket":
+                    setattr(STATE.buckets[form["bucket"]], name, int(value))
+                elif name != "bucket":
                     setattr(STATE, name, int(value))
         self.reply(200)
 
@@ -428,6 +426,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         bucket = STATE.buckets.get(name)
         if bucket is None:
             raise Refused(404, "The specified bucket does not exist.", "notFound")
+        fail, bucket.fail = bucket.fail, 0
+        if fail:
+            raise Refused(fail, "As the test wants it.", "backendError")
         if bucket.requester_pays and not self.user_project:
             raise Refused(400, "Bucket is a requester pays bucket but no user project provided.", "required")
         reads = permission in ("storage.objects.get", "storage.objects.list")
@@ -734,9 +735,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with STATE.lock:
             session = STATE.sessions.get(query["upload_id"])
             cut, lose = 0, 0
-            if length and session:
-                cut, STATE.cut = STATE.cut, 0
-                lose, STATE.lose = STATE.lose, 0
+            bucket = STATE.buckets.get(session["bucket"]) if session else None
+            if length and bucket:
+                cut = bucket.cut if bucket.cuts else 0
+                bucket.cuts = max(bucket.cuts - 1, 0)
+                lose, bucket.lose = bucket.lose, 0
         if self.command not in ("PUT", "DELETE") or session is None:
             self.rfile.read(length)
             return self.refuse(Refused(404 if session is None else 405, "No such upload session", "notFound"), False)
@@ -769,8 +772,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     return self.incomplete(data)
                 if last - first + 1 != length:
                     raise Refused(400, "The range is not as long as the body", "badRequest")
-                if first != len(data):
+                if first > len(data):
                     raise Refused(400, f"The upload goes on at {len(data)}, not at {first}", "badRequest")
+                known = len(data) - first  # what comes again is passed over
                 whole = size is not None and last + 1 == size
                 if not whole and length % CHUNK:
                     raise Refused(400, "A chunk is no multiple of 256 KiB", "badRequest")
@@ -778,13 +782,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.rfile.read(length)
                 return self.refuse(e, False)
             got = self.rfile.read(min(length, cut) if cut else length)
+            data += got[known:] if len(got) == length else got[known:len(got) // CHUNK * CHUNK]
             if len(got) < length:
-                data += got[:len(got) // CHUNK * CHUNK]
                 with STATE.lock:
                     STATE.log.append(f"PUT {self.path} cut")
                 self.close_connection = True
                 return None
-            data += got
             if not whole:
                 return self.incomplete(data)
             return self.finish_session(session, lose)

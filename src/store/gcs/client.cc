@@ -155,13 +155,13 @@ Result<net::HttpResponse> Client::PutSession(const std::string& session, std::ui
   if (ask) {
     request.headers.Add("Content-Range", fmt::format("bytes */{}", body.size()));
   } else {
+    // (libcurl may send it twice, when the connection was closed on it: bytes that are there
+    // already are passed over)
     request.body = body.subspan(from);
-    if (from > 0) {
-      request.headers.Add("Content-Range",
-                          request.body.empty()
-                              ? fmt::format("bytes */{}", body.size())
-                              : fmt::format("bytes {}-{}/{}", from, body.size() - 1, body.size()));
-    }
+    request.headers.Add("Content-Range",
+                        request.body.empty()
+                            ? fmt::format("bytes */{}", body.size())
+                            : fmt::format("bytes {}-{}/{}", from, body.size() - 1, body.size()));
   }
   // The session's address is good for it alone: no token goes with it.
   return PerformFor(url, http_, std::move(request), ctx);
