@@ -10,7 +10,7 @@ that the API does not know, or a digest that is not that of the bytes, is refuse
 POST /control sets, as a form:
   lifetime=SECONDS     of tokens that are handed out from now on (default 3600)
   uses=N               of a token that is handed out from now on; then it is refused (0: no limit)
-  revoke=TOKEN         it ends now
+  revoke=TOKEN         it ends now; "all" of them do
 and of one bucket, so that tests side by side do not meet, bucket=NAME and
   cut=BYTES            bodies of resumable uploads break off behind so many bytes,
   cuts=N               the next N
@@ -310,6 +310,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for name, value in form.items():
                 if name == "revoke":
                     STATE.tokens.pop(value, None)
+                    if value == "all":
+                        STATE.tokens.clear()
                 elif "bucket" in form and name != "bucket":
                     setattr(STATE.buckets[form["bucket"]], name, int(value))
                 elif name != "bucket":
@@ -454,6 +456,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             out = json.loads(self.body or b"{}")
         except ValueError:
             raise Refused(400, "Parse Error", "parseError")
+        if out is None:  # (Go's client sends "null" for no document)
+            return {}
         if not isinstance(out, dict) or (known and set(out) - set(known)):
             raise Refused(400, f"Unknown name in the document: {sorted(set(out) - set(known))}", "invalid")
         return out
@@ -654,7 +658,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if token is not None:
             if token not in STATE.rewrites or STATE.rewrites[token][0] != what:
                 raise Refused(400, "Invalid rewrite token", "invalid")
-            done = STATE.rewrites.pop(token)[1]
+            done = STATE.rewrites[token][1]
         done = min(size, done + (4 << 20))
         out = {"kind": "storage#rewriteResponse", "totalBytesRewritten": str(done), "objectSize": str(size), "done": done == size}
         if done < size:
@@ -740,7 +744,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 cut = bucket.cut if bucket.cuts else 0
                 bucket.cuts = max(bucket.cuts - 1, 0)
                 lose, bucket.lose = bucket.lose, 0
-        if self.command not in ("PUT", "DELETE") or session is None:
+        # (Go's client sends bodies by POST)
+        if self.command not in ("PUT", "POST", "DELETE") or session is None:
             self.rfile.read(length)
             return self.refuse(Refused(404 if session is None else 405, "No such upload session", "notFound"), False)
         if self.command == "DELETE":
@@ -810,7 +815,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.reply(200, session["done"])
 
     def incomplete(self, data):
-        self.reply(308, headers={"Range": f"bytes=0-{len(data) - 1}"} if data else {})
+        headers = {"Range": f"bytes=0-{len(data) - 1}"} if data else {}
+        if (self.headers.get("X-GUploader-No-308") or "").lower() == "yes":
+            return self.reply(200, headers={**headers, "X-Http-Status-Code-Override": "308"})
+        self.reply(308, headers=headers)
 
     # ------------------------------------------------------------ reads
 
