@@ -14,6 +14,12 @@
 namespace leat::store::gcs {
 namespace {
 
+bool InTheClear(const std::string& endpoint) {
+  const auto url = net::ParseUrl(endpoint);
+  return url && url->scheme == "http" && url->host != "localhost" && url->host != "[::1]" &&
+         !url->host.starts_with("127.");
+}
+
 std::string Boundary() {
   std::random_device random;
   return fmt::format("leat-{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
@@ -36,6 +42,7 @@ Client::Client(const GcsOptions& options, auth::CredentialProvider& credentials,
       user_project_(options.quota_project.empty() && options.requester_pays
                         ? options.project
                         : options.quota_project),
+      in_the_clear_(InTheClear(options.endpoint)),
       credentials_(credentials),
       http_(http),
       clock_(clock) {}
@@ -45,6 +52,11 @@ Result<net::HttpResponse> Client::Send(const Spec& spec, const std::string& url,
   for (bool renewed = false;; renewed = true) {
     auto given = credentials_.Get(ctx);
     if (!given) return Fail(std::move(given), url);
+    if (in_the_clear_ && !given->session_token.empty()) {
+      return Fail(Errc::kInvalid,
+                  fmt::format("{}: {} is not https://, and a token must not go there in the clear",
+                              url, options_.endpoint));
+    }
     net::HttpRequest request;
     request.method = spec.method;
     request.url = options_.endpoint + spec.path + (spec.query.empty() ? "" : "?" + spec.query);

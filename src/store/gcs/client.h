@@ -61,6 +61,7 @@ class Client {
 
   const GcsOptions& options_;
   const std::string user_project_;
+  const bool in_the_clear_;  ///< what is sent goes through a network as it is
   auth::CredentialProvider& credentials_;
   net::HttpTransport& http_;
   Clock& clock_;

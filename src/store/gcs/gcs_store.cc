@@ -26,7 +26,7 @@ constexpr std::size_t kSideBySide = 16;
 constexpr std::string_view kUploads = ".leat-uploads/";
 constexpr std::string_view kBeyond = ".leat-uploads0";
 constexpr std::string_view kListed =
-    "nextPageToken,items(name,size,generation,updated,crc32c,md5Hash,metadata)";
+    "nextPageToken,items(name,size,generation,updated,crc32c,md5Hash)";
 
 std::string Header(const net::HttpResponse& response, std::string_view name) {
   return std::string(response.headers.Get(name).value_or(""));

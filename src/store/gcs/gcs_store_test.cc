@@ -208,6 +208,14 @@ TEST_F(GcsTest, ATokenThatIsNotTakenIsReplacedOnce) {
   EXPECT_EQ(denied.error().message().find("guessed"), std::string::npos);
 }
 
+TEST_F(GcsTest, ATokenDoesNotGoThroughANetworkInTheClear) {
+  options_.endpoint = "http://gcs.example";
+  const auto info = Make(options_, *owner_)->Stat("x", "", {});
+  ASSERT_FALSE(info);
+  EXPECT_EQ(info.error().code(), Errc::kInvalid);
+  EXPECT_THAT(info.error().message(), HasSubstr("a token must not go there in the clear"));
+}
+
 TEST_F(GcsTest, EveryKindOfCredentialsIsTaken) {
   for (const std::string kind : {"owner", "user", "external-file", "external-url"}) {
     SCOPED_TRACE(kind);
