@@ -216,8 +216,8 @@ int Main(int argc, char** argv) {
   if (!is_run) ::signal(SIGCHLD, SIG_DFL);  // (a run hands on to its job what is ignored)
 
   CLI::App app(
-      "leat brings datasets to training jobs: streamed, cached and verified, from S3, Swift, "
-      "HTTP and local folders.",
+      "leat brings datasets to training jobs: streamed, cached and verified, from S3, Google "
+      "Cloud Storage, Swift, HTTP and local folders.",
       "leat");
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Print the help of all commands and exit");

@@ -69,11 +69,13 @@ void LookAtCredentials(job::Remote& remote, Findings& findings, bool* anonymous)
   auth::CredentialProvider* const provider = remote.credentials();
   if (provider == nullptr) return;
   const auto credentials = provider->Get({});
+  const bool s3 = remote.store().Describe().starts_with("s3:");
   *anonymous = credentials && credentials->anonymous();
   findings.Add(credentials ? Verdict::kGood : Verdict::kBad, "credentials",
                !credentials ? credentials.error().message()
-               : *anonymous ? "none found: requests to S3 are anonymous"
-                            : "S3: from " + credentials->provider);
+               : *anonymous
+                   ? fmt::format("none found: requests{} are anonymous", s3 ? " to S3" : "")
+                   : (s3 ? "S3: from " : "from ") + credentials->provider);
 }
 
 void LookAtEndpoint(job::Remote& remote, Findings& findings) {

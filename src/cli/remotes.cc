@@ -192,7 +192,9 @@ int RemoteTest(const std::string& name, bool json) {
     LEAT_ASSIGN_OR_RETURN(const job::MountSpec spec, job::ParseSourceWithOptions(text));
     if (!spec.source.in_bucket()) {
       return Fail(Errc::kInvalid,
-                  text + ": only remotes of the types swift and s3 have something to test");
+                  text +
+                      ": only remotes of the types swift, s3 and google cloud storage have "
+                      "something to test");
     }
     LEAT_ASSIGN_OR_RETURN(job::Home home, job::FindHome(config::ProcessEnvironment(), 0, 0));
     job::Toolbox tools = job::MakeToolbox(config::ProcessEnvironment(), std::move(home));

@@ -112,6 +112,25 @@ std::uint32_t Crc32c(std::span<const std::byte> data, std::uint32_t before) {
   return ~crc;
 }
 
+std::uint32_t Crc32cCombine(std::uint32_t first, std::uint32_t second, std::uint64_t second_size) {
+  // A CRC is a polynomial over GF(2), its highest bit the coefficient of x^0: bytes that follow
+  // multiply it by x^8 each.
+  constexpr std::uint32_t kPolynomial = 0x82f63b78, kOne = 1u << 31;
+  const auto times = [](std::uint32_t a, std::uint32_t b) {
+    std::uint32_t product = 0;
+    for (std::uint32_t bit = kOne; bit != 0; bit >>= 1) {
+      if ((a & bit) != 0) product ^= b;
+      b = (b & 1) != 0 ? b >> 1 ^ kPolynomial : b >> 1;
+    }
+    return product;
+  };
+  std::uint32_t shift = kOne, power = kOne >> 8;
+  for (; second_size != 0; second_size >>= 1, power = times(power, power)) {
+    if ((second_size & 1) != 0) shift = times(power, shift);
+  }
+  return times(shift, first) ^ second;
+}
+
 std::string Base64Encode(std::span<const std::byte> data) {
   std::string out((data.size() + 2) / 3 * 4 + 1, '\0');
   const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), Raw(data),

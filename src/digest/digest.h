@@ -43,6 +43,8 @@ Sha256 HashSha256(std::span<const std::byte> data);
 std::string HmacSha256(std::string_view key, std::string_view data);  ///< 32 bytes
 std::uint64_t Xxh3(std::span<const std::byte> data);
 std::uint32_t Crc32c(std::span<const std::byte> data, std::uint32_t before = 0);
+/// Of what has `first`, followed by `second_size` bytes that have `second`.
+std::uint32_t Crc32cCombine(std::uint32_t first, std::uint32_t second, std::uint64_t second_size);
 
 /// Standard base64 with padding; Decode gives nullopt for anything else.
 std::string Base64Encode(std::span<const std::byte> data);

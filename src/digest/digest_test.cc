@@ -49,6 +49,17 @@ TEST(Digest, HmacSha256OfRfc4231) {
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
 }
 
+TEST(Digest, Crc32cOfTwoPiecesIsThatOfTheWhole) {
+  std::string text;
+  for (int i = 0; i < 5000; ++i) text += static_cast<char>(i * 7 + i / 251);
+  for (const std::size_t cut : {0, 1, 255, 2500, 4999, 5000}) {
+    const std::string_view whole = text, first = whole.substr(0, cut), second = whole.substr(cut);
+    EXPECT_EQ(Crc32cCombine(Crc32c(AsBytes(first)), Crc32c(AsBytes(second)), second.size()),
+              Crc32c(AsBytes(whole)))
+        << cut;
+  }
+}
+
 TEST(Digest, Crc32cOfRfc3720) {
   EXPECT_EQ(Crc32c(AsBytes("123456789")), 0xe3069283U);
   EXPECT_EQ(Crc32c({}), 0U);

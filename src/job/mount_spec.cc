@@ -119,15 +119,19 @@ Status CheckTogether(const MountSpec& spec) {
                                             spec.source.ForMessages(), option, kinds));
   };
   const bool s3 = spec.source.kind == Source::Kind::kS3;
+  const bool gcs = spec.source.kind == Source::Kind::kGcs;
   const bool bucket = spec.source.in_bucket();
   LEAT_RETURN_IF_ERROR(only(!spec.etag.empty(), "etag", !local, "sources in stores and https://"));
   LEAT_RETURN_IF_ERROR(
-      only(!spec.version.empty(), "version", bucket, "s3:// and swift:// sources"));
+      only(!spec.version.empty(), "version", bucket, "s3://, swift:// and gs:// sources"));
   LEAT_RETURN_IF_ERROR(only(!spec.profile.empty(), "profile", s3, "s3:// sources"));
-  LEAT_RETURN_IF_ERROR(only(!spec.region.empty(), "region", bucket, "s3:// and swift:// sources"));
-  LEAT_RETURN_IF_ERROR(only(!spec.endpoint.empty(), "endpoint", s3, "s3:// sources"));
-  LEAT_RETURN_IF_ERROR(only(spec.anonymous, "anon", bucket, "s3:// and swift:// sources"));
-  LEAT_RETURN_IF_ERROR(only(spec.requester_pays, "requester_pays", s3, "s3:// sources"));
+  LEAT_RETURN_IF_ERROR(
+      only(!spec.region.empty(), "region", bucket && !gcs, "s3:// and swift:// sources"));
+  LEAT_RETURN_IF_ERROR(
+      only(!spec.endpoint.empty(), "endpoint", s3 || gcs, "s3:// and gs:// sources"));
+  LEAT_RETURN_IF_ERROR(only(spec.anonymous, "anon", bucket, "s3://, swift:// and gs:// sources"));
+  LEAT_RETURN_IF_ERROR(
+      only(spec.requester_pays, "requester_pays", s3 || gcs, "s3:// and gs:// sources"));
   if (spec.anonymous && !spec.profile.empty())
     return Fail(Errc::kInvalid, "anon and profile= exclude each other");
   return {};
@@ -179,8 +183,10 @@ Result<Source> ParseSource(std::string_view text) {
     out.path = rest;
     return out;
   }
-  if (lower == "s3" || lower == "swift") {
-    out.kind = lower == "s3" ? Source::Kind::kS3 : Source::Kind::kSwift;
+  if (lower == "s3" || lower == "swift" || lower == "gs") {
+    out.kind = lower == "s3"   ? Source::Kind::kS3
+               : lower == "gs" ? Source::Kind::kGcs
+                               : Source::Kind::kSwift;
     const std::size_t slash = std::min(rest.find('/'), rest.size());
     out.bucket = rest.substr(0, slash);
     out.key = rest.substr(std::min(slash + 1, rest.size()));
@@ -215,27 +221,24 @@ Result<Source> ParseSource(std::string_view text) {
     }
     return out;
   }
-  return Fail(Errc::kInvalid, fmt::format("{}: there is no scheme \"{}://\" (s3://, swift://, "
-                                          "https://, http://, file://, NAME: of an rclone.conf "
-                                          "and paths are known)",
-                                          net::Redacted(text), *scheme));
+  return Fail(Errc::kInvalid,
+              fmt::format("{}: there is no scheme \"{}://\" (s3://, gs://, swift://, "
+                          "https://, http://, file://, NAME: of an rclone.conf "
+                          "and paths are known)",
+                          net::Redacted(text), *scheme));
 }
 
 Status CheckBucket(const Source& source) {
   if (!source.in_bucket() || !source.bucket.empty()) return {};
+  const bool swift = source.kind == Source::Kind::kSwift;
+  const std::string_view what = swift ? "container" : "bucket";
   if (source.remote != nullptr) {
-    return Fail(
-        Errc::kInvalid,
-        fmt::format("{}: the {} is missing ({}:{}/prefix)", source.ForMessages(),
-                    source.kind == Source::Kind::kS3 ? "bucket" : "container", source.remote->name,
-                    source.kind == Source::Kind::kS3 ? "bucket" : "container"));
+    return Fail(Errc::kInvalid, fmt::format("{}: the {} is missing ({}:{}/prefix)",
+                                            source.ForMessages(), what, source.remote->name, what));
   }
-  return Fail(Errc::kInvalid,
-              source.kind == Source::Kind::kS3
-                  ? fmt::format("{}: the bucket's name is missing (s3://bucket/prefix)",
-                                net::Redacted(source.text))
-                  : fmt::format("{}: the container's name is missing (swift://container/prefix)",
-                                net::Redacted(source.text)));
+  const std::string_view scheme = swift ? "swift" : source.kind == Source::Kind::kGcs ? "gs" : "s3";
+  return Fail(Errc::kInvalid, fmt::format("{}: the {}'s name is missing ({}://{}/prefix)",
+                                          net::Redacted(source.text), what, scheme, what));
 }
 
 Result<MountSpec> ParseSourceWithOptions(std::string_view text, const config::Environment& env) {

@@ -16,10 +16,10 @@ namespace leat::job {
 /// Where bytes come from. A value.
 struct Source {
   /// kRemote is gone once it is resolved (rclone_remote.h).
-  enum class Kind : std::uint8_t { kLocal, kS3, kSwift, kHttp, kRemote };
+  enum class Kind : std::uint8_t { kLocal, kS3, kSwift, kGcs, kHttp, kRemote };
   Kind kind = Kind::kLocal;
   std::string text;  ///< as it was written
-  /// kS3, kSwift: bucket or container, empty for all of them; kRemote: the remote's name.
+  /// kS3, kSwift, kGcs: bucket or container, empty for all of them; kRemote: the remote's name.
   std::string bucket;
   /// In a bucket: key or prefix, taken literally; kHttp: path and query after the origin's '/';
   /// kRemote: what follows the ':'.
@@ -31,7 +31,7 @@ struct Source {
   /// The section of rclone's configuration that says how it is reached; null: none does.
   std::shared_ptr<const config::RcloneRemote> remote;
 
-  bool in_bucket() const { return kind == Kind::kS3 || kind == Kind::kSwift; }
+  bool in_bucket() const { return kind == Kind::kS3 || kind == Kind::kSwift || kind == Kind::kGcs; }
   /// For messages: without what may be a secret.
   std::string ForMessages() const;
 };

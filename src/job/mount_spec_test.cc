@@ -129,10 +129,17 @@ TEST(MountSpec, OptionsThatMakeNoSenseAreRefusedWithASentence) {
   EXPECT_EQ(Refusal("/mnt/x,etag=1"),
             "/mnt/x: the option etag is for sources in stores and https://");
   EXPECT_EQ(Refusal("https://h/f,version=1"),
-            "https://h/f: the option version is for s3:// and swift:// sources");
+            "https://h/f: the option version is for s3://, swift:// and gs:// sources");
   for (const char* option :
        {"profile=p", "region=r", "endpoint=http://e", "anon", "requester_pays"})
     Refusal(std::string("https://h/f,") + option);
+  EXPECT_EQ(Refusal("gs://b/k,region=r"),
+            "gs://b/k: the option region is for s3:// and swift:// sources");
+  EXPECT_EQ(Refusal("gs://b/k,profile=p"), "gs://b/k: the option profile is for s3:// sources");
+  EXPECT_EQ(Refusal("swift://b/k,endpoint=http://e"),
+            "swift://b/k: the option endpoint is for s3:// and gs:// sources");
+  for (const char* option : {"endpoint=http://e", "anon", "requester_pays", "version=1", "etag=1"})
+    EXPECT_TRUE(ParseMount(std::string("gs://b/k,") + option)) << option;
   EXPECT_EQ(Refusal("s3://b/k,anon,profile=p"), "anon and profile= exclude each other");
   for (const char* option : {"expand=auto", "volume=shared", "size=1Gi"}) {
     EXPECT_NE(Refusal(std::string("s3://b/k,") + option).find("is not supported by this version"),
@@ -147,6 +154,8 @@ TEST(Source, BucketAndKeyAreTakenLiterally) {
   ASSERT_TRUE(source);
   EXPECT_EQ(source->kind, Source::Kind::kS3);
   EXPECT_EQ(source->bucket, "bucket");
+  EXPECT_EQ(ParseSource("GS://bucket/a%20b")->kind, Source::Kind::kGcs);
+  EXPECT_EQ(ParseSource("gs://bucket/a%20b")->key, "a%20b");
   EXPECT_EQ(source->key, "a%20b//c?d#e f/\xf0\x9f\x98\x80");
   EXPECT_EQ(ParseSource("s3://bucket")->key, "");
   EXPECT_EQ(ParseSource("s3://bucket/")->key, "");
@@ -196,6 +205,9 @@ type = http
 url = https://files.example/pub
 [disk]
 type = local
+[google]
+type = google cloud storage
+service_account_file = /key.json
 [drive]
 type = drive
 [empty]
@@ -232,6 +244,8 @@ TEST_F(RcloneRemoteTest, ARemoteStandsForWhatItsSectionSays) {
   EXPECT_EQ(swift.source.key, "Food-11/a b");
   EXPECT_EQ(swift.source.ForMessages(), "chi_tacc:object-persist/Food-11/a b");
   EXPECT_EQ(swift.source.remote->Get("application_credential_secret"), "a=b;c#d");
+  EXPECT_EQ(Get("google:b/k").source.kind, Source::Kind::kGcs);
+  EXPECT_EQ(Get("gs://b/k,remote=google").source.remote->name, "google");
   EXPECT_EQ(Get("photos:2024/").source.bucket, "bucket");
   EXPECT_EQ(Get("photos:2024/").source.key, "photos/2024/");
   EXPECT_EQ(Get("photos:").source.key, "photos");
@@ -251,7 +265,7 @@ TEST_F(RcloneRemoteTest, VariablesWinAndMayBeAllThereIs) {
 TEST_F(RcloneRemoteTest, WhatIsWrongIsSaidInOneSentence) {
   EXPECT_EQ(Refused("nowhere:c"), "there is no remote nowhere in " + dir_ +
                                       "/rclone.conf; it has chi_tacc, circle, disk, drive, empty, "
-                                      "lab, photos, web");
+                                      "google, lab, photos, web");
   EXPECT_EQ(Refused("chi_tacc:"),
             "chi_tacc:: the container is missing (chi_tacc:container/prefix)");
   EXPECT_EQ(Refused("circle:a"), "circle:a: aliases lead in a circle");
@@ -265,7 +279,7 @@ TEST(Source, MalformedOnesAreRefused) {
   for (const char* text :
        {"", "s3:///k", "swift:///k", "ftp://h/f", "file://host/x", "file://", "https://",
         "http:///f", "https://h", "https://h/", "https://h/dir/", "https://h:99999/f", "a?b:path",
-        ":swift:c", "datastore://n", "gs://b/k"}) {
+        ":swift:c", "datastore://n", "gs:///k", "gs://u:p@b/k"}) {
     const auto source = ParseSource(text);
     EXPECT_FALSE(source) << text;
     if (!source) {
@@ -276,6 +290,8 @@ TEST(Source, MalformedOnesAreRefused) {
   EXPECT_FALSE(ParseSource(std::string_view("/a\0b", 4)));
   EXPECT_NE(Refusal("s3://").find("the bucket's name is missing"), std::string::npos);
   EXPECT_NE(Refusal("swift://").find("the container's name is missing"), std::string::npos);
+  EXPECT_NE(Refusal("gs://").find("the bucket's name is missing (gs://bucket/prefix)"),
+            std::string::npos);
   EXPECT_TRUE(ParseSource("s3://b/" + std::string(1024, 'k')));
   EXPECT_FALSE(ParseSource("s3://b/" + std::string(1025, 'k')));
 }

@@ -25,11 +25,12 @@ Result<std::shared_ptr<const config::RcloneRemote>> Section(std::string_view nam
 Result<Source::Kind> KindOf(const config::RcloneRemote& remote) {
   if (remote.type == "s3") return Source::Kind::kS3;
   if (remote.type == "swift") return Source::Kind::kSwift;
+  if (remote.type == "google cloud storage") return Source::Kind::kGcs;
   if (remote.type == "http") return Source::Kind::kHttp;
   if (remote.type == "local") return Source::Kind::kLocal;
   return Fail(Errc::kUnsupported,
-              fmt::format("remote {}: its type is {}, which leat does not speak (swift, s3, http, "
-                          "local and alias are known)",
+              fmt::format("remote {}: its type is {}, which leat does not speak (swift, s3, google "
+                          "cloud storage, http, local and alias are known)",
                           remote.name, Printable(remote.type)));
 }
 

@@ -14,12 +14,14 @@
 #include <utility>
 #include <vector>
 
+#include "auth/google.h"
 #include "auth/keystone.h"
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "digest/digest.h"
 #include "net/url.h"
+#include "store/gcs/gcs_store.h"
 #include "store/http/http_store.h"
 #include "store/s3/s3_store.h"
 #include "store/swift/swift_store.h"
@@ -63,6 +65,8 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
     LEAT_ASSIGN_OR_RETURN(driver, remote->OpenS3());
   } else if (spec.source.kind == Source::Kind::kSwift) {
     LEAT_ASSIGN_OR_RETURN(driver, remote->OpenSwift());
+  } else if (spec.source.kind == Source::Kind::kGcs) {
+    LEAT_ASSIGN_OR_RETURN(driver, remote->OpenGcs());
   } else {
     store::http::HttpOptions http;
     http.origin = spec.source.origin;
@@ -185,6 +189,50 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenSwift() {
   credentials_ = auth::MakeKeystone(std::move(settings), *tools_.http, *tools_.clock);
   return store::swift::MakeSwiftStore(std::move(options), *credentials_, *tools_.http,
                                       *tools_.clock);
+}
+
+Result<std::unique_ptr<store::ObjectStore>> Remote::OpenGcs() {
+  const config::RcloneRemote* const section = spec_.source.remote.get();
+  config::GoogleSettings settings;
+  if (!spec_.anonymous) {
+    LEAT_ASSIGN_OR_RETURN(settings, section != nullptr
+                                        ? config::GoogleFromRemote(*section, tools_.env)
+                                        : config::GoogleFromVariables(tools_.env));
+  } else {
+    // Credentials that do not work must not stand in the way of what needs none.
+    config::RcloneRemote public_one = section != nullptr ? *section : config::RcloneRemote();
+    public_one.options["anonymous"] = "true";
+    LEAT_ASSIGN_OR_RETURN(settings, config::GoogleFromRemote(public_one, tools_.env));
+    const auto emulator = tools_.env("STORAGE_EMULATOR_HOST");
+    if (section == nullptr && emulator) {
+      LEAT_ASSIGN_OR_RETURN(settings, config::GoogleFromVariables(tools_.env));
+    }
+  }
+  store::gcs::GcsOptions options;
+  options.bucket = spec_.source.bucket;
+  options.endpoint = spec_.endpoint.empty() ? settings.endpoint : spec_.endpoint;
+  while (options.endpoint.ends_with('/')) options.endpoint.pop_back();
+  if (const auto url = net::ParseUrl(options.endpoint); !url || !url->user_info.empty()) {
+    return Fail(Errc::kInvalid,
+                fmt::format("{}: the endpoint {} is not a URL like "
+                            "https://storage.googleapis.com",
+                            spec_.source.ForMessages(), net::Redacted(options.endpoint)));
+  }
+  options.project = settings.project;
+  options.quota_project = settings.quota_project;
+  options.requester_pays = spec_.requester_pays;
+  if (options.requester_pays && options.project.empty() && options.quota_project.empty()) {
+    return Fail(Errc::kInvalid, fmt::format("{}: requester_pays needs a project that pays "
+                                            "(GOOGLE_CLOUD_PROJECT)",
+                                            spec_.source.ForMessages()));
+  }
+  if (section != nullptr) {
+    options.location = section->GetOr("location", "");
+    options.storage_class = section->GetOr("storage_class", "");
+    options.uniform_access = section->IsSet("bucket_policy_only");
+  }
+  credentials_ = auth::MakeGoogle(std::move(settings), *tools_.http, *tools_.clock);
+  return store::gcs::MakeGcsStore(std::move(options), *credentials_, *tools_.http, *tools_.clock);
 }
 
 void Remote::SetRetryTotal(std::chrono::milliseconds total, int attempts) {

@@ -89,6 +89,7 @@ class Remote {
   store::RetryPolicy policy_;
   Result<std::unique_ptr<store::ObjectStore>> OpenS3();
   Result<std::unique_ptr<store::ObjectStore>> OpenSwift();
+  Result<std::unique_ptr<store::ObjectStore>> OpenGcs();
 
   std::unique_ptr<config::AwsConfig> aws_;
   std::unique_ptr<auth::CredentialProvider> credentials_;

@@ -50,8 +50,8 @@ struct ObjectInfo {
   std::uint64_t size = 0;
   std::optional<std::chrono::system_clock::time_point> modified;
   Version version;
-  /// A digest of the whole object that the store vouches for; only Stat and Read give it (Read: see
-  /// ReadOptions).
+  /// A digest of the whole object that the store vouches for: from Stat and Read (see ReadOptions),
+  /// and from List where a listing has digests that are not the etag.
   std::optional<digest::Expected> expected;
   /// Its etag is made of its parts' and is no digest of its bytes, though it may look like one.
   bool in_parts = false;

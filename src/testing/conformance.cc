@@ -193,6 +193,14 @@ TEST_P(ObjectStoreSuite, AwkwardNamesArriveAsTheyAre) {
     const auto more = NamesThatAreNoPath();
     names.insert(names.end(), more.begin(), more.end());
   }
+  if (GetParam().no_line_breaks) {
+    std::erase_if(names, [&](const std::string& name) {
+      if (name.find_first_of("\r\n") == name.npos) return false;
+      ExpectFails(Errc::kInvalid, store().Put(KeyOf(name), {}, {}, ctx_));
+      ExpectFails(Errc::kInvalid, Stat(name));
+      return true;
+    });
+  }
   for (const std::string& name : names) {
     SCOPED_TRACE(name);
     Place(name, "body of " + name);
@@ -491,7 +499,9 @@ TEST_P(ObjectStoreSuite, AListedEntryTellsWhatStatTells) {
     ASSERT_OK(stat);
     EXPECT_EQ(listed.size, stat->size);
     EXPECT_EQ(listed.version.etag, stat->version.etag);
-    EXPECT_FALSE(listed.expected);
+    if (listed.expected) {
+      EXPECT_EQ(listed.expected, stat->expected);
+    }
     ASSERT_TRUE(listed.modified);
     EXPECT_LE(std::chrono::abs(*listed.modified - *stat->modified), std::chrono::seconds(1));
     EXPECT_OK(Read(listed.key, {.if_version = listed.version}));
@@ -688,8 +698,12 @@ TEST_P(ObjectStoreSuite, TheStoreCopiesByItself) {
   EXPECT_EQ(Stat("to ?")->version.etag, copied->etag);
   ExpectFails(Errc::kNotFound, store().CopyFrom(bucket, "missing", {}, "z", ctx_));
   ASSERT_OK(store().Put("from ü+%41", AsBytes("others"), {}, ctx_));
-  ExpectFails(Errc::kConflict,
-              store().CopyFrom(bucket, "from ü+%41", {put->etag, ""}, "to ?", ctx_));
+  const auto late = store().CopyFrom(bucket, "from ü+%41", {put->etag, ""}, "to ?", ctx_);
+  if (GetParam().ignores_copy_condition) {
+    EXPECT_OK(late) << "the server heeds the condition now: drop the case's fact";
+    return;
+  }
+  ExpectFails(Errc::kConflict, late);
 }
 
 TEST_P(ObjectStoreSuite, BucketsAreMadeAndRemoved) {

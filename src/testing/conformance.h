@@ -48,7 +48,9 @@ struct StoreCase {
   bool ignores_put_if_absent = false;
   /// Of writers that meet, several are told that they won (Swift): pinned as well.
   bool several_may_win = false;
-  bool keeps_old_versions = false;  ///< a bucket whose objects were removed is not empty
+  bool no_line_breaks = false;          ///< keys with CR or LF are kInvalid (Google)
+  bool ignores_copy_condition = false;  ///< CopyFrom copies what it was not asked for; pinned too
+  bool keeps_old_versions = false;      ///< a bucket whose objects were removed is not empty
 };
 /// For googletest's messages.
 inline void PrintTo(const StoreCase& store_case, std::ostream* out) { *out << store_case.name; }

@@ -232,28 +232,31 @@ class Copier {
     if (a.size != b.size) return false;
     if (a.size == 0) return true;
     const bool a_local = options_.from.local(), b_local = options_.to.local();
-    const auto md5_of = [&](const std::string& path) -> Result<std::string> {
+    constexpr digest::Kind kMd5 = digest::Kind::kMd5;
+    const auto hash_of = [&](const std::string& path, digest::Kind kind) -> Result<std::string> {
       LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
-      auto md5 = Md5OfFile(fd.get(), a.size, ctx_);
-      if (!md5) return Fail(std::move(md5), path);
-      return md5;
+      auto hash = HashFile(fd.get(), a.size, kind, ctx_);
+      if (!hash) return Fail(std::move(hash), path);
+      return hash;
     };
-    const bool can_hash = digest::CanHash(digest::Kind::kMd5) && !a.link && !b.link;
+    const bool can_hash = digest::CanHash(kMd5) && !a.link && !b.link;
     if (a_local && b_local && deep && can_hash) {
-      LEAT_ASSIGN_OR_RETURN(const std::string one, md5_of(options_.from.PathOf(a.path)));
-      LEAT_ASSIGN_OR_RETURN(const std::string two, md5_of(options_.to.PathOf(b.path)));
+      LEAT_ASSIGN_OR_RETURN(const std::string one, hash_of(options_.from.PathOf(a.path), kMd5));
+      LEAT_ASSIGN_OR_RETURN(const std::string two, hash_of(options_.to.PathOf(b.path), kMd5));
       return one == two;
     }
     if (!a_local && !b_local) {
       // (two stores may make the same etag of other parts only from the same bytes)
       if (a.version.etag == b.version.etag && !a.version.etag.empty()) return true;
-      if (Md5Of(a) && Md5Of(b)) return false;
+      const auto one = DigestOf(a), two = DigestOf(b);
+      if (one && two && one->kind == two->kind) return one->value == two->value;
     } else if (a_local != b_local && can_hash && (deep || a.size <= kCheapToHash)) {
       const Item& object = a_local ? b : a;
       const std::string path = a_local ? options_.from.PathOf(a.path) : options_.to.PathOf(b.path);
-      if (const auto md5 = Md5Of(object)) {
-        LEAT_ASSIGN_OR_RETURN(const std::string own, md5_of(path));
-        if (own == *md5) return true;
+      if (const auto told = DigestOf(object)) {
+        LEAT_ASSIGN_OR_RETURN(const std::string own, hash_of(path, told->kind));
+        if (own == told->value) return true;
+        if (object.expected) return false;
         // An etag may look like a digest and be none: of encrypted objects, of web servers.
         const Place& place = a_local ? options_.to : options_.from;
         LEAT_ASSIGN_OR_RETURN(

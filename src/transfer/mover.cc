@@ -135,11 +135,12 @@ bool Bandwidth::Take(std::uint64_t bytes, const CallContext& ctx) {
   return true;
 }
 
-std::optional<std::string> Md5Of(const Item& item) {
+std::optional<digest::Expected> DigestOf(const Item& item) {
+  if (item.expected) return item.expected;
   if (item.in_parts || item.version.etag.size() != 32) return std::nullopt;
   auto bytes = FromHex(item.version.etag);
   if (!bytes) return std::nullopt;
-  return *std::move(bytes);
+  return digest::Expected{digest::Kind::kMd5, *std::move(bytes)};
 }
 
 std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
@@ -172,10 +173,11 @@ std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
   return parts;
 }
 
-Result<std::string> Md5OfFile(int fd, std::uint64_t size, const CallContext& ctx) {
-  digest::Hasher md5(digest::Kind::kMd5);
-  LEAT_RETURN_IF_ERROR(HashRange(fd, 0, size, md5, ctx));
-  return md5.Finish();
+Result<std::string> HashFile(int fd, std::uint64_t size, digest::Kind kind,
+                             const CallContext& ctx) {
+  digest::Hasher hasher(kind);
+  LEAT_RETURN_IF_ERROR(HashRange(fd, 0, size, hasher, ctx));
+  return hasher.Finish();
 }
 
 Result<bool> HasParts(int fd, const std::vector<store::PartDigest>& parts, const std::string& etag,

@@ -79,8 +79,9 @@ class Mover {
   std::set<std::string> buckets_;  // made already
 };
 
-/// The MD5 of a plain object, by its etag; nullopt for others.
-std::optional<std::string> Md5Of(const Item& item);
+/// What its listing tells of an object's bytes, or the MD5 that a plain object's etag is; nullopt
+/// for others.
+std::optional<digest::Expected> DigestOf(const Item& item);
 /// The parts of an object, as the store tells them or as S3's etag ("...-12") lets guess: without
 /// MD5s then, since they are told together. Empty where nothing is known.
 std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
@@ -88,8 +89,8 @@ std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
 /// Whether a file has the MD5s of those parts, or together the etag of the object in parts.
 Result<bool> HasParts(int fd, const std::vector<store::PartDigest>& parts, const std::string& etag,
                       std::size_t threads, const CallContext& ctx);
-/// The MD5 of a file's first `size` bytes.
-Result<std::string> Md5OfFile(int fd, std::uint64_t size, const CallContext& ctx);
+/// Of a file's first `size` bytes.
+Result<std::string> HashFile(int fd, std::uint64_t size, digest::Kind kind, const CallContext& ctx);
 
 }  // namespace leat::transfer
 

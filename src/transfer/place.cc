@@ -143,7 +143,8 @@ Item ItemOf(std::string path, const store::ObjectInfo& info) {
   Item item{.path = std::move(path),
             .size = info.size,
             .version = info.version,
-            .in_parts = info.in_parts};
+            .in_parts = info.in_parts,
+            .expected = info.expected};
   if (info.modified) {
     item.mtime_ns =
         std::chrono::duration_cast<std::chrono::nanoseconds>(info.modified->time_since_epoch())

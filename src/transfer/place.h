@@ -12,6 +12,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "digest/digest.h"
 #include "snapshot/manifest.h"
 #include "store/object_store.h"
 #include "transfer/filter.h"
@@ -49,9 +50,10 @@ struct Item {
   std::uint64_t size = 0;
   /// Of a file its own; of an object when it was stored, until its metadata is asked for.
   std::int64_t mtime_ns = 0;
-  store::Version version = {};  ///< of an object
-  bool in_parts = false;        ///< the etag is no digest of its bytes
-  bool link = false;            ///< a symbolic link that is kept as one: its target is the contents
+  store::Version version = {};                    ///< of an object
+  bool in_parts = false;                          ///< the etag is no digest of its bytes
+  std::optional<digest::Expected> expected = {};  ///< what its listing says of its bytes
+  bool link = false;  ///< a symbolic link that is kept as one: its target is the contents
 };
 
 enum class Links : std::uint8_t { kSkip, kFollow, kKeep };

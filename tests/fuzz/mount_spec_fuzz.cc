@@ -49,6 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       Require(!source.path.empty() && source.path.find('\0') == std::string::npos);
       break;
     case Source::Kind::kS3:
+    case Source::Kind::kGcs:
     case Source::Kind::kSwift:
       Require(!source.bucket.empty() && source.bucket.find('/') == std::string::npos);
       Require(source.text.ends_with(source.key));

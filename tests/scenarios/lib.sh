@@ -4,10 +4,10 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 : "${LEAT:?the program under test: ctest sets it}" "${LEAT_BUILD:?the folder of the build: ctest sets it}"
-for variable in S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY SWIFT_AUTH_URL HTTP_ORIGIN DOCKER_HOST; do
+for variable in S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY SWIFT_AUTH_URL HTTP_ORIGIN DOCKER_HOST GCS_ENDPOINT; do
   variable=LEAT_TEST_$variable
   [ -n "${!variable:-}" ] || {
-    echo "$variable is not set: run this as tests/servers/with ceph swift nginx docker -- ctest ... (the servers' packages: scripts/setup)" >&2
+    echo "$variable is not set: run this as tests/servers/with ceph swift nginx docker gcs -- ctest ... (the servers' packages: scripts/setup)" >&2
     exit 1
   }
 done
@@ -16,7 +16,7 @@ for command in fusermount3 setpriv unshare fio rsync jq rclone; do
 done
 tests=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 LEAT=$(readlink -f "$LEAT") LEAT_BUILD=$(readlink -f "$LEAT_BUILD")
-unset "${!AWS_@}" CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY no_proxy \
+unset "${!AWS_@}" "${!GOOGLE_@}" "${!CLOUDSDK_@}" "${!GCE_@}" STORAGE_EMULATOR_HOST CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY no_proxy \
   NO_PROXY XDG_DATA_HOME XDG_CACHE_HOME XDG_CONFIG_HOME LEAT_CACHE_DIR LEAT_CACHE_SIZE LEAT_MEMORY
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 
@@ -28,7 +28,7 @@ mkdir "$HOME"
 SECRET=$LEAT_TEST_S3_SECRET_KEY
 export S3_ENDPOINT=$LEAT_TEST_S3_ENDPOINT S3_ACCESS_KEY=$LEAT_TEST_S3_ACCESS_KEY S3_SECRET_KEY=$SECRET
 export AWS_ENDPOINT_URL=$S3_ENDPOINT AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=$S3_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$SECRET
-buckets=() containers=() status=0 me=$BASHPID
+buckets=() containers=() gcs_buckets=() status=0 me=$BASHPID
 : >"$T/out" >"$T/err"
 
 s3() { "$tests/s3.py" "$@"; }
@@ -40,7 +40,7 @@ bucket() {
   s3 mb "$BUCKET"
 }
 
-# remotes: an rclone.conf with [swift], [other] (another project) and [ceph].
+# remotes: an rclone.conf with [swift], [other] (another project), [ceph] and [gcs].
 remotes() {
   mkdir -p "$HOME/.config/rclone"
   cat >"$HOME/.config/rclone/rclone.conf" <<CONF
@@ -65,12 +65,25 @@ access_key_id = $S3_ACCESS_KEY
 secret_access_key = $SECRET
 endpoint = $S3_ENDPOINT
 region = us-east-1
+
+[gcs]
+type = google cloud storage
+service_account_file = $LEAT_TEST_GCS_KEY_FILE
+project_number = $LEAT_TEST_GCS_PROJECT
+endpoint = $LEAT_TEST_GCS_ENDPOINT/storage/v1/
+bucket_policy_only = true
 CONF
 }
 # container: a name for one in Swift, in $CONTAINER; it is removed at the end.
 container() {
   CONTAINER=scenario-$(tr -d - </proc/sys/kernel/random/uuid)
   containers+=("$CONTAINER")
+}
+
+# gcs_bucket: a name for one in Google Cloud Storage, in $GCS_BUCKET; it is removed at the end.
+gcs_bucket() {
+  GCS_BUCKET=scenario-$(tr -d - </proc/sys/kernel/random/uuid)
+  gcs_buckets+=("$GCS_BUCKET")
 }
 
 # leat_pids: processes of this scenario's leats, jobs not among them.
@@ -114,6 +127,7 @@ cleanup() {
   cut -d' ' -f5 /proc/self/mountinfo | grep -F "$T/" | sort -r | while read -r point; do umount -l "$point" || fusermount3 -uz "$point"; done
   for name in "${buckets[@]}"; do s3 rb "$name" >/dev/null || code=1; done
   for name in "${containers[@]}"; do rclone -q purge "swift:$name" 2>/dev/null; rclone -q purge "swift:${name}_segments" 2>/dev/null; done
+  for name in "${gcs_buckets[@]}"; do rclone -q purge "gcs:$name" 2>/dev/null; done
   [ -z "${KEEP:-}" ] || { echo "kept: $T" >&2; exit $code; }
   rm -rf "$T" || { sleep 1; rm -rf "$T"; }
   exit $code
@@ -167,7 +181,9 @@ expect() {
 # output STDOUT: of the last leat, whole.
 output() { [ "$(cat "$T/out")" = "$1" ] || fail "stdout is not: $1"; }
 same() { [ "$1" = "$2" ] || fail "${3:-}: \"$1\" is not \"$2\""; }
-no_secret() { ! grep -rqsF -e "$SECRET" -e "$LEAT_TEST_S3_OTHER_SECRET_KEY" -e "$LEAT_TEST_SWIFT_CREDENTIAL_SECRET" "$@" || fail "a secret is in $*"; }
+# A line of the service account's key stands for all of it.
+GCS_SECRET=$(jq -r .private_key "$LEAT_TEST_GCS_KEY_FILE" | sed -n 2p)
+no_secret() { ! grep -rqsF -e "$SECRET" -e "$GCS_SECRET" -e ya29. -e "$LEAT_TEST_S3_OTHER_SECRET_KEY" -e "$LEAT_TEST_SWIFT_CREDENTIAL_SECRET" "$@" || fail "a secret is in $*"; }
 no_secret_in_home() {
   [ -d "$LEAT_HOME" ] || return 0
   no_secret "$LEAT_HOME"
