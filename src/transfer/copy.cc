@@ -51,6 +51,7 @@ class Copier {
     if (options_.extraneous == Extraneous::kDeleteBefore) Delete();
     if (no_bucket_ && !options_.dry_run && !from_.items.empty())
       LEAT_RETURN_IF_ERROR(options_.to.store->MakeBucket(ctx_));
+    if (!options_.to.local() && options_.to.only.empty()) mover_.BucketIsThere(options_.to);
     Transfer();
     if (options_.extraneous == Extraneous::kDeleteDuring ||
         options_.extraneous == Extraneous::kDeleteAfter) {

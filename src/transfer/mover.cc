@@ -260,6 +260,11 @@ Status Mover::MakeFolder(const std::string& root, const std::string& below) {
   return {};
 }
 
+void Mover::BucketIsThere(const Place& to) {
+  const std::lock_guard lock(bucket_mutex_);
+  buckets_.insert(std::string(to.store->Identity()));
+}
+
 Status Mover::MakeBucketOnce(const Place& to, const CallContext& ctx) {
   const std::lock_guard lock(bucket_mutex_);
   const std::string which(to.store->Identity());
@@ -467,8 +472,9 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   }
   if (failure) {
     progress_.bytes -= brought + resumed;
-    // It is not the object that it was: what has arrived is of no use.
-    if (failure->code() == Errc::kConflict) file->Discard();
+    // It is not the object that it was, or gone: what has arrived is of no use.
+    const Errc code = failure->code();
+    if (code == Errc::kConflict || code == Errc::kNotFound) file->Discard();
     return std::unexpected(*failure);
   }
   const auto wrong = [&](std::string_view what) {
