@@ -84,13 +84,27 @@ JSON
   TOKEN=$(sed -n 's/^x-subject-token: *//Ip' "$T/swift-login" | tr -d '\r')
   STORAGE=$(jq -r '[.token.catalog[] | select(.type == "object-store").endpoints[] | select(.interface == "public").url][0]' <<<"$answer")
 }
-# swift_proxy: a fault proxy before Swift, in $PROXY, and a remote [faulty] that goes through it ($1: Keystone's URL for it).
+# ceph_proxy, swift_proxy: a fault proxy before one of them, in $PROXY and $CONTROL, and a remote [faulty-ceph], [faulty-swift] that
+# goes through it ($1: Keystone's URL for that one).
+ceph_proxy() {
+  proxy
+  cat >>"$HOME/.config/rclone/rclone.conf" <<CONF
+
+[faulty-ceph]
+type = s3
+provider = Ceph
+access_key_id = $S3_ACCESS_KEY
+secret_access_key = $SECRET
+endpoint = $PROXY
+region = us-east-1
+CONF
+}
 swift_proxy() {
   swift_login
   proxy "$(cut -d/ -f3 <<<"$STORAGE")"
   cat >>"$HOME/.config/rclone/rclone.conf" <<CONF
 
-[faulty]
+[faulty-swift]
 type = swift
 application_credential_id = $LEAT_TEST_SWIFT_CREDENTIAL_ID
 application_credential_secret = $LEAT_TEST_SWIFT_CREDENTIAL_SECRET
