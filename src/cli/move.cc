@@ -571,7 +571,8 @@ int RemoveFiles(const MoveCommand& command) {
       return Fail(Errc::kInvalid, place.url + " is a folder; -r removes all that lies below it");
     }
     LEAT_ASSIGN_OR_RETURN(const transfer::Filter filter, MakeFilter(command));
-    transfer::ListRequest request{.filter = &filter, .links = transfer::Links::kKeep};
+    transfer::ListRequest request{
+        .filter = &filter, .links = transfer::Links::kKeep, .markers = filter.all()};
     LEAT_ASSIGN_OR_RETURN(const transfer::Listed listed, transfer::ListPlace(place, request, ctx));
     if (listed.items.empty() && filter.all() && !command.rmdirs)
       return Fail(Errc::kNotFound, place.url + ": there is nothing");

@@ -280,7 +280,8 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
                               const CallContext& ctx) {
   const std::string path = to.NameFor(item);
   const bool as_link = options_.links == Links::kKeep && path.ends_with(kLinkSuffix);
-  if (snapshot::FindProblem(path) != snapshot::KeyProblem::kNone) {
+  const bool folder_key = path.empty() || path.ends_with('/');
+  if (folder_key || snapshot::FindProblem(path) != snapshot::KeyProblem::kNone) {
     return Fail(Errc::kInvalid,
                 fmt::format("{}: {}", from.NameOf(item.path), snapshot::WhyLeftOut(path)));
   }
