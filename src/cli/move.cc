@@ -589,7 +589,8 @@ int RemoveFiles(const MoveCommand& command) {
       return Fail(Errc::kInvalid, place.url + " is a folder; -r removes all that lies below it");
     }
     LEAT_ASSIGN_OR_RETURN(const transfer::Filter filter, MakeFilter(command));
-    transfer::ListRequest request{.filter = &filter, .links = transfer::Links::kKeep, .raw = true};
+    transfer::ListRequest request{
+        .filter = &filter, .links = transfer::Links::kKeep, .markers = filter.all(), .raw = true};
     LEAT_ASSIGN_OR_RETURN(transfer::Listed listed, transfer::ListPlace(place, request, ctx));
     if (filter.all()) {
       // The manifest first: what it names is going to be gone.

@@ -53,9 +53,8 @@ std::optional<ManifestEntry> ParseLine(std::string_view line) {
                       .etag = Plain(fields[2]),
                       .key = Plain(fields[4])};
   // One way to write a thing: what is read is written the same again.
-  if (entry.path.empty() || entry.path == entry.key || entry.path.ends_with('/') ||
-      fields[2] != Field(entry.etag) || fields[3] != Field(entry.path) ||
-      fields[4] != Field(entry.key)) {
+  if (entry.path.empty() || entry.path == entry.key || fields[2] != Field(entry.etag) ||
+      fields[3] != Field(entry.path) || fields[4] != Field(entry.key)) {
     return std::nullopt;
   }
   return entry;

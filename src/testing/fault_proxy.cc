@@ -322,10 +322,9 @@ bool FaultProxy::Impl::Perform(Exchange& x) {
     case FaultAction::kHtml:
     case FaultAction::kErrorBody:
       return AnswerLocally(x);
-    case FaultAction::kCut:
     case FaultAction::kStall:
       if (rule->bytes >= 0) break;
-      if (rule->action == FaultAction::kStall) Hold(c);
+      Hold(c);
       if (rule->reset) c.client->socket().ResetOnClose();
       return false;
     case FaultAction::kFullBody:
@@ -353,6 +352,10 @@ bool FaultProxy::Impl::Perform(Exchange& x) {
   if (!response) return false;
   x.plan.EditHead(*response);
   switch (x.plan.action()) {
+    case FaultAction::kCut:
+      if (rule->bytes >= 0) return RelayStreamed(x, *response);
+      if (rule->reset) c.client->socket().ResetOnClose();
+      return false;
     case FaultAction::kLength:
     case FaultAction::kOtherRange:
     case FaultAction::kEndless:

@@ -192,6 +192,15 @@ TEST_F(FaultProxyTest, CutAtZeroSendsTheHeadAndBeforeItNothing) {
   EXPECT_EQ(AskWith("action=cut bytes=-1 times=1").status, 0);
 }
 
+TEST_F(FaultProxyTest, OnlyADropKeepsTheRequestFromTheStore) {
+  Begin();
+  EXPECT_EQ(AskWith("action=cut bytes=-1 times=1").status, 0);
+  EXPECT_EQ(origin_->seen().size(), 1U);
+  Connect();
+  EXPECT_EQ(AskWith("action=drop times=1").status, 0);
+  EXPECT_EQ(origin_->seen().size(), 1U);
+}
+
 TEST_F(FaultProxyTest, StallHoldsTheRestUntilReleased) {
   Begin();
   ASSERT_TRUE(proxy_->AddRules("action=stall bytes=3"));

@@ -67,6 +67,7 @@ class Copier {
     }
     if (no_bucket_ && !options_.dry_run && !from_.items.empty())
       LEAT_RETURN_IF_ERROR(options_.to.store->MakeBucket(ctx_));
+    if (!options_.to.local() && options_.to.only.empty()) mover_.BucketIsThere(options_.to);
     LEAT_RETURN_IF_ERROR(BeginWriting());
     Transfer();
     if (options_.atomic && !options_.dry_run) {

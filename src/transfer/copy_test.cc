@@ -260,11 +260,15 @@ TEST_F(CopyTest, KeysThatAreNoFilesAreNamedAndTheRestArrives) {
   ASSERT_TRUE(store_->Put("p/a//b", AsBytes("x"), {}, {}));
   ASSERT_TRUE(store_->Put("p/good", AsBytes("x"), {}, {}));
   ASSERT_TRUE(store_->Put("p/folder/", AsBytes(""), {}, {}));
+  ASSERT_TRUE(store_->Put("p/full/", AsBytes("contents"), {}, {}));
   const CopyReport report = Run(Options(Prefix("p/"), Folder("b")));
-  EXPECT_EQ(report.errors, 2u);
+  EXPECT_EQ(report.errors, 3u);
   EXPECT_EQ(report.files, 1u);
   EXPECT_EQ(ReadBack("evil"), "(none)");
   EXPECT_EQ(ReadBack("b/good"), "x");
+  // To a store all of it can go.
+  EXPECT_EQ(Run(Options(Prefix("p/"), Prefix("q/"))).files, 4u);
+  EXPECT_EQ(Object("q/full/"), "contents");
 }
 
 TEST_F(CopyTest, CheckSaysWhatDiffers) {

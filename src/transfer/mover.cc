@@ -262,6 +262,11 @@ Status Mover::MakeFolder(const std::string& root, const std::string& below) {
   return {};
 }
 
+void Mover::BucketIsThere(const Place& to) {
+  const std::lock_guard lock(bucket_mutex_);
+  buckets_.insert(std::string(to.store->Identity()));
+}
+
 Status Mover::MakeBucketOnce(const Place& to, const CallContext& ctx) {
   const std::lock_guard lock(bucket_mutex_);
   const std::string which(to.store->Identity());
@@ -277,7 +282,8 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
                               const CallContext& ctx) {
   const std::string path = to.NameFor(item);
   const bool as_link = options_.links == Links::kKeep && path.ends_with(kLinkSuffix);
-  if (snapshot::FindProblem(path) != snapshot::KeyProblem::kNone) {
+  const bool folder_key = path.empty() || path.ends_with('/');
+  if (folder_key || snapshot::FindProblem(path) != snapshot::KeyProblem::kNone) {
     return Fail(Errc::kInvalid,
                 fmt::format("{}: {}", from.NameOf(item.path), snapshot::WhyLeftOut(path)));
   }
@@ -306,56 +312,53 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
   // Ranges of what has no version may be of two objects; a web server may know none, and send all
   // of it for each.
   const bool in_ranges = !item.version.empty() && from.store->capabilities().list;
-  if (item.size < cutoff_ || !in_ranges) return DownloadWhole(from, item, folder, name, ctx);
-  return DownloadRanges(from, item, folder, name, ctx);
+  const auto download =
+      item.size < cutoff_ || !in_ranges ? &Mover::DownloadWhole : &Mover::DownloadRanges;
+  Result<Moved> moved = (this->*download)(from, item, folder, name, ctx);
+  // Damage on the way does not come twice; what the store itself has wrong does.
+  if (moved || moved.error().code() != Errc::kCorrupt) return moved;
+  return (this->*download)(from, item, folder, name, ctx);
 }
 
 Result<Moved> Mover::DownloadWhole(const Place& from, const Item& item, const std::string& folder,
                                    const std::string& name, const CallContext& ctx) {
   const std::string key = from.KeyOf(item.path);
-  for (int tries = 0;; ++tries) {
-    LEAT_ASSIGN_OR_RETURN(const auto file,
-                          PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
-    std::optional<Verifier> verifier;
-    std::uint64_t position = 0;
-    std::int64_t mtime = item.mtime_ns;
-    store::ReadOptions read{.if_version = item.version};
-    read.on_info = [&](const store::ObjectInfo& info) -> Status {
-      if (info.size != item.size) {
-        return Fail(Errc::kConflict, from.NameOf(item.path) + " was replaced since it was listed");
-      }
-      verifier.emplace(options_.verify, ExpectedOf(info));
-      mtime = TimeOf(info);
-      return {};
-    };
-    const Status got = from.store->Read(
-        key, read,
-        [&](std::span<const std::byte> piece) -> Status {
-          if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
-          verifier->Update(piece);
-          LEAT_RETURN_IF_ERROR(file->Write(piece, position));
-          position += piece.size();
-          progress_.bytes += piece.size();
-          return {};
-        },
-        ctx);
-    const auto give_up = [&](Error error) {
-      progress_.bytes -= position;
-      file->Discard();
-      return std::unexpected(std::move(error));
-    };
-    if (!got) return give_up(got.error());
-    Result<std::string> verified =
-        verifier ? verifier->Finish(from.NameOf(item.path)) : Result<std::string>(std::string());
-    if (!verified) {
-      // Damage on the way does not come twice; what the store itself has wrong does.
-      auto failed = give_up(verified.error());
-      if (tries == 0) continue;
-      return failed;
+  LEAT_ASSIGN_OR_RETURN(const auto file,
+                        PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
+  std::optional<Verifier> verifier;
+  std::uint64_t position = 0;
+  std::int64_t mtime = item.mtime_ns;
+  store::ReadOptions read{.if_version = item.version};
+  read.on_info = [&](const store::ObjectInfo& info) -> Status {
+    if (info.size != item.size) {
+      return Fail(Errc::kConflict, from.NameOf(item.path) + " was replaced since it was listed");
     }
-    if (Status published = file->Publish(mtime); !published) return give_up(published.error());
-    return Moved{.bytes = item.size, .verified_by = *std::move(verified)};
-  }
+    verifier.emplace(options_.verify, ExpectedOf(info));
+    mtime = TimeOf(info);
+    return {};
+  };
+  const Status got = from.store->Read(
+      key, read,
+      [&](std::span<const std::byte> piece) -> Status {
+        if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
+        verifier->Update(piece);
+        LEAT_RETURN_IF_ERROR(file->Write(piece, position));
+        position += piece.size();
+        progress_.bytes += piece.size();
+        return {};
+      },
+      ctx);
+  const auto give_up = [&](Error error) {
+    progress_.bytes -= position;
+    file->Discard();
+    return std::unexpected(std::move(error));
+  };
+  if (!got) return give_up(got.error());
+  Result<std::string> verified =
+      verifier ? verifier->Finish(from.NameOf(item.path)) : Result<std::string>(std::string());
+  if (!verified) return give_up(verified.error());
+  if (Status published = file->Publish(mtime); !published) return give_up(published.error());
+  return Moved{.bytes = item.size, .verified_by = *std::move(verified)};
 }
 
 Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const std::string& folder,
@@ -472,8 +475,9 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   }
   if (failure) {
     progress_.bytes -= brought + resumed;
-    // It is not the object that it was: what has arrived is of no use.
-    if (failure->code() == Errc::kConflict) file->Discard();
+    // It is not the object that it was, or gone: what has arrived is of no use.
+    const Errc code = failure->code();
+    if (code == Errc::kConflict || code == Errc::kNotFound) file->Discard();
     return std::unexpected(*failure);
   }
   const auto wrong = [&](std::string_view what) {

@@ -48,6 +48,8 @@ class Mover {
   Mover(const CopyOptions& options, CopyProgress& progress);
 
   Result<Moved> Move(const Place& from, const Item& item, const Place& to, const CallContext& ctx);
+  /// A bucket is made where it is missing, but for one that was there: somebody deletes it then.
+  void BucketIsThere(const Place& to);
 
  private:
   Result<Moved> Download(const Place& from, const Item& item, const Place& to,
@@ -76,7 +78,7 @@ class Mover {
   std::mutex mutex_;
   std::set<std::string, std::less<>> folders_;  // made already
   std::mutex bucket_mutex_;
-  std::set<std::string> buckets_;  // made already
+  std::set<std::string> buckets_;  // that are or were there
 };
 
 /// What its listing tells of an object's bytes, or the MD5 that a plain object's etag is; nullopt

@@ -188,8 +188,9 @@ Status ListStore(const Place& place, const ListRequest& request, const CallConte
   LEAT_RETURN_IF_ERROR(snapshot::ListAll(
       *place.store, place.prefix, options, ctx, [&](const store::ObjectInfo& info) -> Status {
         std::string path = info.key.substr(place.prefix.size());
-        // A folder's marker is nobody's file.
-        if (path.empty() || path.ends_with('/')) return {};
+        // A folder's marker is nobody's file; what has contents is more than a marker.
+        const bool marker = info.size == 0 && (path.empty() || path.ends_with('/'));
+        if (marker && !request.markers) return {};
         if (path.starts_with(snapshot::kControl)) {
           out.control.push_back(ItemOf(std::move(path), info));
           return {};

@@ -65,6 +65,7 @@ inline constexpr std::string_view kTemporary = ".leat-tmp-";
 struct ListRequest {
   const Filter* filter = nullptr;  ///< null: all
   Links links = Links::kSkip;
+  bool markers = false;  ///< the empty objects that stand for folders, too
   std::function<void(std::uint64_t)> on_progress = {};
   /// What really lies in a store, though a manifest there may say otherwise.
   bool raw = false;

@@ -287,10 +287,13 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   if (upload.empty()) {
     auto begun = store.BeginUpload(key, put, ctx);
     if (!begun && begun.error().code() == Errc::kNotFound) {
-      LEAT_RETURN_IF_ERROR(MakeBucketOnce(to, ctx));
-      begun = store.BeginUpload(key, put, ctx);
+      const Status made = MakeBucketOnce(to, ctx);
+      begun = made ? store.BeginUpload(key, put, ctx) : std::unexpected(made.error());
     }
-    if (!begun) return std::unexpected(std::move(begun).error());
+    if (!begun) {
+      notes.Remove();
+      return std::unexpected(std::move(begun).error());
+    }
     upload = *std::move(begun);
     const Status noted =
         notes.Write({std::string(store.Identity()), key, upload, part_size, source->Identity()});

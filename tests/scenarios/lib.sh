@@ -85,6 +85,45 @@ gcs_bucket() {
   GCS_BUCKET=scenario-$(tr -d - </proc/sys/kernel/random/uuid)
   gcs_buckets+=("$GCS_BUCKET")
 }
+# swift_login: a token of Swift's in $TOKEN, and in $STORAGE where the account is.
+swift_login() {
+  local answer
+  answer=$(curl -fsS -D "$T/swift-login" -H 'Content-Type: application/json' "$LEAT_TEST_SWIFT_AUTH_URL/auth/tokens" -d @- <<JSON
+{"auth": {"identity": {"methods": ["application_credential"], "application_credential":
+  {"id": "$LEAT_TEST_SWIFT_CREDENTIAL_ID", "secret": "$LEAT_TEST_SWIFT_CREDENTIAL_SECRET"}}}}
+JSON
+  ) || fail "Keystone gives no token"
+  TOKEN=$(sed -n 's/^x-subject-token: *//Ip' "$T/swift-login" | tr -d '\r')
+  STORAGE=$(jq -r '[.token.catalog[] | select(.type == "object-store").endpoints[] | select(.interface == "public").url][0]' <<<"$answer")
+}
+# ceph_proxy, swift_proxy: a fault proxy before one of them, in $PROXY and $CONTROL, and a remote [faulty-ceph], [faulty-swift] that
+# goes through it ($1: Keystone's URL for that one).
+ceph_proxy() {
+  proxy
+  cat >>"$HOME/.config/rclone/rclone.conf" <<CONF
+
+[faulty-ceph]
+type = s3
+provider = Ceph
+access_key_id = $S3_ACCESS_KEY
+secret_access_key = $SECRET
+endpoint = $PROXY
+region = us-east-1
+CONF
+}
+swift_proxy() {
+  swift_login
+  proxy "$(cut -d/ -f3 <<<"$STORAGE")"
+  cat >>"$HOME/.config/rclone/rclone.conf" <<CONF
+
+[faulty-swift]
+type = swift
+application_credential_id = $LEAT_TEST_SWIFT_CREDENTIAL_ID
+application_credential_secret = $LEAT_TEST_SWIFT_CREDENTIAL_SECRET
+auth = ${1:-$LEAT_TEST_SWIFT_AUTH_URL}
+storage_url = $PROXY/${STORAGE#*://*/}
+CONF
+}
 
 # leat_pids: processes of this scenario's leats, jobs not among them.
 leat_pids() {
@@ -209,6 +248,7 @@ refused() {
 # proxy: a fault proxy before Ceph, in $PROXY; rules LINE... says what it does.
 proxy() {
   local ports
+  rm -f "$T/ports"
   "$LEAT_BUILD/fault_proxy" "${1:-${S3_ENDPOINT#http://}}" >"$T/ports" </dev/null &
   disown
   wait_for 20 test -s "$T/ports"

@@ -62,15 +62,17 @@ def many(work, items):
 def listed(bucket):
     after = ""
     while True:
-        query = [("versions", ""), ("key-marker", after)] if after else [("versions", "")]
-        root = ElementTree.fromstring(request("GET", f"/{bucket}", query)[1])
+        query = [("versions", ""), ("encoding-type", "url")] + ([("key-marker", after)] if after else [])
+        # (Ceph encodes all keys but those of the markers, which need not be XML then)
+        text = re.sub(rb"<(\w*KeyMarker)>.*?</\1>", b"", request("GET", f"/{bucket}", query)[1], flags=re.S)
+        root = ElementTree.fromstring(text)
         space = re.match(r"\{.*\}", root.tag).group(0) if root.tag[0] == "{" else ""
         for entry in root:
             if entry.tag in (space + "Version", space + "DeleteMarker"):
-                yield entry.find(space + "Key").text, entry.find(space + "VersionId").text
+                after = urllib.parse.unquote_plus(entry.find(space + "Key").text)
+                yield after, entry.find(space + "VersionId").text
         if root.findtext(space + "IsTruncated") != "true":
             return
-        after = root.findtext(space + "NextKeyMarker")
 
 
 def files_below(directory):

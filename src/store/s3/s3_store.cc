@@ -315,7 +315,8 @@ class S3Store final : public ObjectStore {
                     .key = std::string(key),
                     .query = "uploadId=" + net::PercentEncode(upload)};
     LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
-    if (answer.ok() || answer.error.code == "NoSuchUpload") return {};
+    const std::string_view code = answer.error.code;
+    if (answer.ok() || code == "NoSuchUpload" || code == "NoSuchBucket") return {};
     return answer.Failure();
   }
 

@@ -326,7 +326,7 @@ class SwiftStore final : public ObjectStore {
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
     if (response.status == 412 && options.if_absent)
       return Fail(Errc::kConflict, UrlOf(key) + " exists already");
-    if (!Ok(response)) return Explain(key, response);
+    if (!Ok(response)) return Explain(response.status == 404 ? "" : key, response);
     return VersionOf(response);
   }
 
@@ -341,8 +341,10 @@ class SwiftStore final : public ObjectStore {
         if (name.starts_with(ours)) return {};
       }
     }
-    LEAT_ASSIGN_OR_RETURN(const std::vector<Part> parts, UploadedParts(key, upload, ctx));
-    for (const Part& part : parts) {
+    const auto parts = UploadedParts(key, upload, ctx);
+    if (!parts && parts.error().code() == Errc::kNotFound) return {};
+    if (!parts) return std::unexpected(parts.error());
+    for (const Part& part : *parts) {
       LEAT_ASSIGN_OR_RETURN(
           const net::HttpResponse response,
           Send({.method = "DELETE", .path = SegmentPath(key, upload, part.number)}, key, ctx));
@@ -520,7 +522,7 @@ class SwiftStore final : public ObjectStore {
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
     if (response.status == 412 && spec.headers.Get("If-None-Match"))
       return Fail(Errc::kConflict, UrlOf(key) + " exists already");
-    if (!Ok(response)) return Explain(key, response);
+    if (!Ok(response)) return Explain(response.status == 404 ? "" : key, response);
     if (response.status == 202)
       return Fail(Errc::kUnavailable, UrlOf(key) + ": another writer was at it in the same moment");
     LEAT_RETURN_IF_ERROR(CheckIsSwift(response, key));
