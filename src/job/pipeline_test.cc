@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <map>
 
 #include "os/file.h"
@@ -70,8 +71,11 @@ TEST_F(PipelineTest, WhateverAResultDependsOnChangesTheDigest) {
   Write("script", "#!/bin/sh\n");
   Write("in", "data");
   const auto stage = [&] {
-    return Parsed("stages:\n- name: s\n  script: [script, arg]\n  env: {V: '${A:-}'}\n"
-                  "  requires: R\n  mounts: '/in=" + dir_ + "/in'\n").stages[0];
+    return Parsed(
+               "stages:\n- name: s\n  script: [script, arg]\n  env: {V: '${A:-}'}\n"
+               "  requires: R\n  mounts: '/in=" +
+               dir_ + "/in'\n")
+        .stages[0];
   };
   const std::string first = DigestOf(stage());
   EXPECT_EQ(DigestOf(stage()), first);
@@ -102,7 +106,8 @@ TEST_F(PipelineTest, MalformedOnesAreRefusedWithTheLine) {
        {"", "1", "[]", "stages:", "stages: {}", "stages: [1]", "stages: [{name: [a], command: x}]",
         "stages: [{name: a, command: {}}]", "stages: [{name: a, command: []}]",
         "stages: [{name: a, command: x, env: [b]}]", "stages: [{name: a, command: x, env: {=: b}}]",
-        "stages: [{name: a, command: x, mounts: {}}]", "name: ../x\nstages: [{name: a, command: x}]",
+        "stages: [{name: a, command: x, mounts: {}}]",
+        "name: ../x\nstages: [{name: a, command: x}]",
         "workdir: data\nstages: [{name: a, command: x}]", "stages: [{name: a, command: x}, &b *b]",
         "stages: [{name: a, name: b, command: x}]", "\xff\xfe", "stages: [{name: -a, command: x}]"})
     EXPECT_NE(refusal(text), "") << text;

@@ -522,13 +522,13 @@ Result<SnapshotFile> Remote::ReopenSnapshot(os::UniqueFd file) {
   if (single && out.index->KeyOfFile(0) != spec_.source.key) {
     store_ = store::MakeMapped(store_, {{std::string(out.index->KeyOfFile(0)), spec_.source.key}});
   }
-  if (!single && spec_.source.kind != Source::Kind::kHttp) {
-    // As it was taken, it may have had objects elsewhere. (Where they are settled by now, their
-    // etags tell.)
+  if (out.index->store_identity().ends_with(snapshot::kMoved)) {
+    // (Where they are settled by now, there is no map, and their etags tell.)
     std::string prefix = spec_.source.key;
     if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
-    const auto manifest = snapshot::ReadManifest(*store_, prefix, {});
-    if (manifest) store_ = store::MakeMapped(store_, manifest->Moved(prefix));
+    LEAT_ASSIGN_OR_RETURN(const snapshot::Manifest manifest,
+                          snapshot::ReadManifest(*store_, prefix, {}));
+    store_ = store::MakeMapped(store_, manifest.Moved(prefix));
   }
   return out;
 }

@@ -186,8 +186,10 @@ Builder::Builder(std::string store_identity, std::string prefix)
     : impl_(std::make_unique<Impl>(std::move(store_identity), std::move(prefix))) {}
 Builder::~Builder() = default;
 
-void Builder::Clear() {
-  impl_ = std::make_unique<Impl>(std::move(impl_->store_identity), std::move(impl_->prefix));
+void Builder::Clear(bool moved) {
+  std::string identity = std::move(impl_->store_identity);
+  if (moved) identity += kMoved;
+  impl_ = std::make_unique<Impl>(std::move(identity), std::move(impl_->prefix));
 }
 
 Status Builder::Add(const store::ObjectInfo& info) {

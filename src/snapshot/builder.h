@@ -17,6 +17,9 @@
 
 namespace leat::snapshot {
 
+/// Ends the identity of a store whose snapshot is of use only with its manifest's KeyMap.
+inline constexpr std::string_view kMoved = " moved";
+
 /// Collects entries in any order and writes the snapshot. Not thread-safe.
 class Builder {
  public:
@@ -28,7 +31,9 @@ class Builder {
   /// that end in '/' are folders. kCorrupt for a key outside the prefix or a size beyond 2^63;
   /// kUnsupported beyond 2^31 entries.
   Status Add(const store::ObjectInfo& info);
-  void Clear();
+  /// Begins again; `moved`: some objects do not lie under the keys of their entries, which the
+  /// snapshot's store_identity says by kMoved.
+  void Clear(bool moved);
   /// Writes it to `fd` (empty, writable; synced only when `sync`). Entries that cannot be files are
   /// left out and told in `left_out` (may be null). The builder is empty afterwards.
   Status WriteTo(int fd, bool sync, LeftOut* left_out);

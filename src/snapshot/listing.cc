@@ -303,7 +303,8 @@ Result<KeyMap> BuildFromListing(store::ObjectStore& store, std::string_view pref
   }
   const std::string folder(prefix);
   LEAT_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(store, folder, ctx));
-  builder.Clear();
+  KeyMap moved = manifest.Moved(folder);
+  builder.Clear(!moved.empty());
   for (const ManifestEntry& e : manifest.entries) {
     store::ObjectInfo info;
     info.key = folder + e.path;
@@ -314,7 +315,7 @@ Result<KeyMap> BuildFromListing(store::ObjectStore& store, std::string_view pref
             std::chrono::nanoseconds(e.mtime_ns)));
     LEAT_RETURN_IF_ERROR(builder.Add(info));
   }
-  return manifest.Moved(folder);
+  return moved;
 }
 
 }  // namespace leat::snapshot

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/bytes.h"
 #include "snapshot/builder.h"
 #include "store/memory/memory_store.h"
 
@@ -10,9 +11,10 @@ namespace {
 
 Manifest Some() {
   Manifest m;
-  m.entries = {{.path = "-", .size = 0, .mtime_ns = -1, .etag = "", .key = ""},
-               {.path = "a b/\n%", .size = 7, .mtime_ns = 1577934245000000001, .etag = "-", .key = ""},
-               {.path = "x", .size = INT64_MAX, .mtime_ns = 0, .etag = "e-2", .key = ".leat/new/x"}};
+  m.entries = {
+      {.path = "-", .size = 0, .mtime_ns = -1, .etag = "", .key = ""},
+      {.path = "a b/\n%", .size = 7, .mtime_ns = 1577934245000000001, .etag = "-", .key = ""},
+      {.path = "x", .size = INT64_MAX, .mtime_ns = 0, .etag = "e-2", .key = ".leat/new/x"}};
   return m;
 }
 
