@@ -11,6 +11,7 @@ A slow machine makes other figures, not a failure: the exit status says only whe
 """
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -85,6 +86,7 @@ class Bench:
         self.lab, self.rounds, self.size, self.keys = lab, args.rounds, args.size * MIB, args.keys
         self.rows, self.details = [], {}
         self.homes = 0
+        self.numbers = itertools.count()
 
     def home(self):
         self.homes += 1
@@ -395,6 +397,21 @@ def copy(b):
     return details
 
 
+def race_copies(b, title, our_move, ours, peer, their_move, theirs, wall_at_most=None, cpu_at_most=None):
+    """Each gets where it may write: a fresh bucket's name and a fresh folder."""
+    def run(move, words):
+        def go():
+            place = {"folder": b.lab.fresh("cp-target"), "bucket": f"bench-cp-{next(b.numbers)}"}
+            b.lab.drop_page_cache()
+            return move([str(word).format(**place) for word in words])
+        return go
+    r = Rounds(b, [("leat", run(our_move, ours)), (peer, run(their_move, theirs))])
+    for what, value, at_most in (("wall", wall, wall_at_most), ("CPU", cpu, cpu_at_most)):
+        if at_most is not None:
+            b.row(f"{title}, {what}", r.median("leat", value), peer, r.median(peer, value), f"<= {at_most}", at_most=at_most)
+    return r
+
+
 @case("cp")
 def cp(b):
     """leat cp, sync and check beside rclone: one large object, 5,000 small ones, nothing to do, 20 ms a request."""
@@ -405,23 +422,10 @@ def cp(b):
         for folder, count in ((many, COPIED), (few, SMALL)):
             for i in range(count):
                 lab.random_file(folder / f"{i // 500:02}" / f"f{i:05}", KIB_100)
-    names = iter(range(1_000_000))
 
     def race(title, ours, theirs, wall_at_most, cpu_at_most=None, endpoint=None):
-        """Each gets where it may write: a fresh bucket's name and a fresh folder."""
-        def run(move, words):
-            def go():
-                number = next(names)
-                place = {"folder": lab.fresh("cp-target"), "bucket": f"bench-cp-{number}"}
-                arguments = [str(word).format(**place) for word in words]
-                lab.drop_page_cache()
-                return move(arguments)
-            return go
-        r = Rounds(b, [("leat", run(lambda words: lab.move(b.home(), words, endpoint), ours)),
-                       ("rclone", run(lambda words: lab.rclone(words, endpoint), theirs))])
-        for what, value, at_most in (("wall", wall, wall_at_most), ("CPU", cpu, cpu_at_most)):
-            if at_most is not None:
-                b.row(f"{title}, {what}", r.median("leat", value), "rclone", r.median("rclone", value), f"<= {at_most}", at_most=at_most)
+        r = race_copies(b, title, lambda words: lab.move(b.home(), words, endpoint), ours,
+                        "rclone", lambda words: lab.rclone(words, endpoint), theirs, wall_at_most, cpu_at_most)
         details[title] = r.as_dict()
         return r
 
@@ -441,6 +445,38 @@ def cp(b):
          ["copy", ":s3:bench-cp-few", "{folder}"], 0.5, endpoint=endpoint)
     race(f"put {SMALL:,} at 20 ms a request", ["cp", few, "s3://{bucket}"], ["copy", few, ":s3:{bucket}"], 0.5, endpoint=endpoint)
     return details
+
+
+@case("cp-swift")
+def cp_swift(b):
+    """The same on Swift behind Keystone."""
+    lab, details = b.lab, {}
+    one, many = lab.work / "swift-one", lab.work / "swift-many"
+    lab.random_file(one / "big", b.size // 2)
+    for i in range(COPIED // 5):
+        lab.random_file(many / f"f{i:05}", KIB_100)
+    large, small = f"{b.size // 2 // MIB} MiB", f"{COPIED // 5:,} x 100 KiB"
+    with lab.swift():
+        lab.move(b.home(), ["cp", one, "swift:bench-one"])
+        lab.move(b.home(), ["cp", many, "swift:bench-many"])
+        for title, words in ((f"swift: put {large}", [one, "swift:{bucket}"]), (f"swift: get {large}", ["swift:bench-one", "{folder}"]),
+                             (f"swift: put {small}", [many, "swift:{bucket}"]), (f"swift: get {small}", ["swift:bench-many", "{folder}"])):
+            details[title] = race_copies(b, title, lambda words: lab.move(b.home(), words), ["cp", *words],
+                                         "rclone", lab.rclone, ["copy", *words], 0.9, 0.5).as_dict()
+    return details
+
+
+@case("cp-http")
+def cp_http(b):
+    """One large file of a web server that is never the bottleneck, beside one stream of curl's. Neither has a digest."""
+    lab = b.lab
+    with lab.nginx() as (origin, root):
+        lab.random_file(root / "big", b.size // 2)
+        title = f"http: get {b.size // 2 // MIB} MiB"
+        r = race_copies(b, title, lambda words: lab.move(b.home(), words), ["cp", f"{origin}/big", "{folder}/"],
+                        "curl", lambda words: lab.time(["/usr/bin/curl", *words], lab.env()), ["-sf", "-o", "{folder}/big", f"{origin}/big"],
+                        cpu_at_most=1.15)
+    return {title: r.as_dict()}
 
 
 def show(value, unit):

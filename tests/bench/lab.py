@@ -136,6 +136,34 @@ class Lab:
         if not self.keep:
             subprocess.run([ROOT / "tests/servers/ceph", "stop", self.server], check=False)
 
+    @contextlib.contextmanager
+    def _beside(self, name):
+        """Another of the test servers, for as long as it is needed; yields its variables."""
+        script, folder = ROOT / f"tests/servers/{name}", self.work / f"server-{name}"
+        subprocess.run([script, "start", folder], check=True, stdout=subprocess.DEVNULL)
+        try:
+            lines = (folder / "env").read_text().splitlines()
+            yield dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        finally:
+            subprocess.run([script, "stop", folder], check=False)
+
+    @contextlib.contextmanager
+    def swift(self):
+        """A remote [swift] in rclone.conf."""
+        with self._beside("swift") as variables:
+            options = {"type": "swift", "auth": variables["LEAT_TEST_SWIFT_AUTH_URL"], "region": variables["LEAT_TEST_SWIFT_REGION"],
+                       "application_credential_id": variables["LEAT_TEST_SWIFT_CREDENTIAL_ID"],
+                       "application_credential_secret": variables["LEAT_TEST_SWIFT_CREDENTIAL_SECRET"]}
+            conf = "[swift]\n" + "".join(f"{key} = {value}\n" for key, value in options.items())
+            (self.work / "rclone.conf").write_text(conf)
+            yield
+
+    @contextlib.contextmanager
+    def nginx(self):
+        """The origin of a web server, and the folder that it serves."""
+        with self._beside("nginx") as variables:
+            yield variables["LEAT_TEST_HTTP_ORIGIN"], pathlib.Path(variables["LEAT_TEST_HTTP_ROOT"])
+
     def proxy(self, rules=""):
         """The endpoint of a fault proxy in front of the server, and its control port's address."""
         if rules not in self.proxies:
