@@ -287,8 +287,8 @@ int Doctor(bool json, const std::string& source) {
 
 std::string Completion(const std::string& shell) {
   static constexpr const char* kCommands =
-      "run mount unmount ls lsd stat cat du cp sync check rm mkdir remote cache doctor version "
-      "completion";
+      "run mount unmount ls lsd stat cat du cp sync check rm mkdir remote pipeline cache doctor "
+      "version completion";
   static constexpr const char* kRun =
       "--mount --env --name --workdir --memory --cache-size --strict --pid --dry-run --json "
       "--stats --quiet --help";
@@ -306,6 +306,13 @@ std::string Completion(const std::string& shell) {
         "    run) COMPREPLY=($(compgen -W '{}' -- \"$word\") $(compgen -f -- \"$word\")) ;;\n"
         "    cache) COMPREPLY=($(compgen -W 'stat clean --json --all' -- \"$word\")) ;;\n"
         "    remote) COMPREPLY=($(compgen -W 'list test --json' -- \"$word\")) ;;\n"
+        "    pipeline) COMPREPLY=($(compgen -W 'run clean --force --dry-run --json' -- \"$word\") "
+        "$(compgen -f -- \"$word\")) ;;\n"
+        "    mount) COMPREPLY=($(compgen -W '--daemon --allow-other --read-only --refresh --list "
+        "--json --strict --quiet' -- \"$word\") $(compgen -f -- \"$word\")) ;;\n"
+        "    cp|sync|check) COMPREPLY=($(compgen -W '--dry-run --checksum --size-only --include "
+        "--exclude --transfers --bwlimit --update --ignore-existing --backup-dir --atomic "
+        "--json --verbose --quiet' -- \"$word\") $(compgen -f -- \"$word\")) ;;\n"
         "    completion) COMPREPLY=($(compgen -W 'bash zsh fish' -- \"$word\")) ;;\n"
         "    *) COMPREPLY=($(compgen -W '--json --quiet --help' -- \"$word\") $(compgen -f -- "
         "\"$word\")) ;;\n"
