@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "digest/digest.h"
+#include "net/ip.h"
 #include "net/url.h"
 #include "os/file.h"
 
@@ -38,8 +39,8 @@ std::string Form(const std::vector<std::pair<std::string_view, std::string>>& fi
 
 /// Secrets go in the clear to this machine and its link alone.
 bool IsLocal(const net::Url& url) {
-  return url.host == "localhost" || url.host == "[::1]" || url.host.starts_with("127.") ||
-         url.host.starts_with("169.254.");
+  return url.host == "localhost" || url.host == "[::1]" || net::IsIpv4In(url.host, "127.") ||
+         net::IsIpv4In(url.host, "169.254.");
 }
 
 std::string JsonText(std::string_view text) {

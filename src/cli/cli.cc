@@ -116,6 +116,11 @@ Result<engine::local::RunOptions> MakeRunOptions(const RunWords& words, const Co
 void HideSecrets(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (std::string_view(argv[i]) == "--") return;
+    // (of /etc/fstab's options)
+    if (char* variable = std::strstr(argv[i], "env.");
+        variable != nullptr && std::string_view(argv[i - 1]) == "-o") {
+      std::memset(variable, 'x', std::strlen(variable));
+    }
     char* scheme = std::strstr(argv[i], "://");
     if (scheme == nullptr) continue;
     if (char* query = std::strchr(scheme, '?')) std::memset(query, 'x', std::strlen(query));

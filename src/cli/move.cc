@@ -589,18 +589,23 @@ int RemoveFiles(const MoveCommand& command) {
       return Fail(Errc::kInvalid, place.url + " is a folder; -r removes all that lies below it");
     }
     LEAT_ASSIGN_OR_RETURN(const transfer::Filter filter, MakeFilter(command));
-    transfer::ListRequest request{
-        .filter = &filter, .links = transfer::Links::kKeep, .markers = filter.all(), .raw = true};
+    transfer::ListRequest request{.filter = &filter,
+                                  .links = transfer::Links::kKeep,
+                                  .markers = filter.all(),
+                                  .raw = true,
+                                  .any_manifest = filter.all()};
     LEAT_ASSIGN_OR_RETURN(transfer::Listed listed, transfer::ListPlace(place, request, ctx));
     if (filter.all()) {
       // The manifest first: what it names is going to be gone.
       std::vector<transfer::Item> all = std::exchange(listed.control, {});
       std::ranges::move(listed.items, std::back_inserter(all));
       listed.items = std::move(all);
-      if (listed.manifest && !command.dry_run) {
+      if (!listed.items.empty() && place.only.empty() && !place.local() && !command.dry_run) {
         LEAT_RETURN_IF_ERROR(place.store->Remove(place.KeyOf(snapshot::kManifestKey), ctx));
       }
-    } else if (!command.dry_run) {
+    }
+    if (!command.dry_run) LEAT_RETURN_IF_ERROR(transfer::ForgetManifestsAbove(place, ctx));
+    if (!filter.all() && !command.dry_run) {
       LEAT_RETURN_IF_ERROR(transfer::ForgetManifest(place, listed, ctx));
     }
     if (listed.items.empty() && filter.all() && !command.rmdirs)

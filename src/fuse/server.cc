@@ -166,11 +166,15 @@ struct Server::State {
     }
     return nullptr;
   }
-  /// What is neither the root's nor known to the kernel is gone.
+  /// What is neither the root's nor known to the kernel, nor about to be, is gone.
   void DropForgotten() {
+    std::vector<std::shared_ptr<View>> gone;  // their ends take time: without the lock
     const std::lock_guard lock(views_mutex);
-    std::erase_if(views, [&](const std::shared_ptr<View>& view) {
-      return view != views.back() && view->lookups <= 0;
+    const View* const latest = views.back().get();
+    std::erase_if(views, [&](std::shared_ptr<View>& view) {
+      const bool drop = view.get() != latest && view->lookups <= 0 && view.use_count() == 1;
+      if (drop) gone.push_back(std::move(view));
+      return drop;
     });
   }
   std::vector<std::thread> threads;  // guarded by mutex
@@ -590,7 +594,7 @@ void Server::Replace(std::shared_ptr<vfs::FileSystem> next) {
     state_->views.push_back(std::move(view));
   }
   for (const std::string& name : names) NotifyEntry(options_.fd, name);
-  NotifyInode(options_.fd, vfs::kRootNode, -1);  // -1: its attributes alone
+  NotifyInode(options_.fd, vfs::kRootNode, 0);  // with the listing that the kernel keeps
   state_->DropForgotten();
 }
 

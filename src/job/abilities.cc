@@ -105,7 +105,7 @@ std::string WhyNot(int step, bool user) {
 bool ProcIsWhole() {
   const std::vector<os::MountPoint> table = os::MountTable();
   if (table.empty()) return false;
-  for (const auto& [point, root, type, options] : table) {
+  for (const auto& [id, point, root, type, options] : table) {
     if (point.starts_with("/proc/") && point != "/proc/sys/fs/binfmt_misc") return false;
     if (point == "/proc" && root != "/") return false;
   }

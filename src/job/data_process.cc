@@ -138,7 +138,10 @@ class DataProcess {
         refresh_wake_.notify_all();
       }
     }
-    refresher.request_stop();
+    if (refresher.joinable()) {
+      refresher.request_stop();
+      refresher.join();
+    }
     // What is under way may be dropped at any moment; what is complete is worth a little time.
     const CallContext brief = CallContext{}.Within(std::chrono::seconds(4));
     for (Served& served : served_) {
@@ -193,7 +196,10 @@ class DataProcess {
   }
 
   void RefreshLoop(Channel& channel, const std::stop_token& stop) {
-    std::stop_callback wake(stop, [&] { refresh_wake_.notify_all(); });
+    std::stop_callback wake(stop, [&] {
+      const std::lock_guard lock(refresh_mutex_);
+      refresh_wake_.notify_all();
+    });
     std::string told;
     while (!stop.stop_requested()) {
       {
@@ -221,8 +227,11 @@ class DataProcess {
     Attachment& attachment = attachments_[0];
     Served& served = served_[0];
     LEAT_ASSIGN_OR_RETURN(SnapshotFile taken, served.remote->TakeSnapshot(ctx, {}));
-    if (taken.index->pin() == served.content->index->pin()) return {};
-    for (const std::string& note : taken.notes) Note(note);
+    if (taken.index->pin() == served.content->index->pin() &&
+        taken.index->store_identity() == served.content->index->store_identity()) {
+      return {};
+    }
+    LEAT_RETURN_IF_ERROR(CheckLeftOut(attachment.spec.source.ForMessages(), taken.left_out));
     Note(fmt::format("{} has changed: {} files, {}", attachment.spec.source.ForMessages(),
                      FormatCount(taken.index->file_count()),
                      FormatBytes(taken.index->total_bytes())));
@@ -255,6 +264,16 @@ class DataProcess {
     return {};
   }
 
+  Status CheckLeftOut(const std::string& url, const snapshot::LeftOut& out) {
+    if (out.count == 0) return {};
+    const std::string what = fmt::format(
+        "{}: {} {} no file system can hold, first \"{}\" ({})", url, FormatCount(out.count),
+        out.count == 1 ? "key that" : "keys that", Printable(out.first_key), out.first_why);
+    if (options_.strict) return Fail(Errc::kInvalid, what);
+    Note(what + ": left out");
+    return {};
+  }
+
   Status Attach(std::size_t i) {
     Attachment& attachment = attachments_[i];
     Served& served = served_[i];
@@ -273,13 +292,7 @@ class DataProcess {
           Progress(fmt::format("listing {}: {} objects", url, FormatCount(objects)));
         }));
     for (const std::string& note : taken.notes) Note(note);
-    if (const snapshot::LeftOut& out = taken.left_out; out.count > 0) {
-      const std::string what = fmt::format(
-          "{}: {} {} no file system can hold, first \"{}\" ({})", url, FormatCount(out.count),
-          out.count == 1 ? "key that" : "keys that", Printable(out.first_key), out.first_why);
-      if (options_.strict) return Fail(Errc::kInvalid, what);
-      Note(what + ": left out");
-    }
+    LEAT_RETURN_IF_ERROR(CheckLeftOut(url, taken.left_out));
     LEAT_RETURN_IF_ERROR(Open(i, std::move(taken)));
     const std::string why = options_.home.cache_dir.empty()
                                 ? "neither HOME nor LEAT_CACHE_DIR is set"

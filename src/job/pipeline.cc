@@ -1,6 +1,7 @@
 #include "job/pipeline.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -194,14 +195,15 @@ Result<std::string> ContentsOf(const MountSpec& mount, Toolbox& tools) {
   transfer::Place place;
   place.folder = mount.source.path;
   place.url = mount.source.path;
-  const auto listed = transfer::ListPlace(place, {}, {});
-  if (!listed) {
-    // A file, or nothing (which the stage itself will say).
-    const auto text = os::ReadFile(mount.source.path, 1ULL << 30);
-    return text ? std::to_string(digest::Xxh3(AsBytes(*text))) : "";
+  struct stat st;
+  if (::stat(place.folder.c_str(), &st) != 0) return "";  // which the stage itself will say
+  if (!S_ISDIR(st.st_mode)) {
+    return fmt::format("{} {}.{:09}", st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
   }
+  LEAT_ASSIGN_OR_RETURN(const transfer::Listed listed, transfer::ListPlace(place, {}, {}));
+  if (!listed.failed.empty()) return Fail(Errc::kDenied, listed.failed.front());
   std::string all;
-  for (const transfer::Item& item : listed->items)
+  for (const transfer::Item& item : listed.items)
     all += fmt::format("{}\n{} {}\n", item.path, item.size, item.mtime_ns);
   return std::to_string(digest::Xxh3(AsBytes(all)));
 }

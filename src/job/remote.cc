@@ -77,6 +77,7 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
   }
   remote->store_ = store::MakeRetrying(store::MakeCounted(std::move(driver), counts),
                                        &remote->policy_, *tools.clock, counts);
+  remote->plain_store_ = remote->store_;
   remote->SetRetryTotal(std::chrono::seconds(15), 4);
   return remote;
 }
@@ -409,7 +410,7 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
   }
   // (one that holds for minutes, and would be wrong without the map, is not kept)
   LEAT_ASSIGN_OR_RETURN(SnapshotFile out, Save(builder, moved.empty() ? saved_name : ""));
-  if (!moved.empty()) store_ = store::MakeMapped(store_, std::move(moved));
+  store_ = moved.empty() ? plain_store_ : store::MakeMapped(plain_store_, std::move(moved));
   out.notes = std::move(notes);
   out.is_folder = true;
   if (!pin.empty() && out.index->pin() != pin) {
@@ -523,12 +524,11 @@ Result<SnapshotFile> Remote::ReopenSnapshot(os::UniqueFd file) {
     store_ = store::MakeMapped(store_, {{std::string(out.index->KeyOfFile(0)), spec_.source.key}});
   }
   if (out.index->store_identity().ends_with(snapshot::kMoved)) {
-    // (Where they are settled by now, there is no map, and their etags tell.)
+    // (Where they are settled by now, there is no map, or no manifest; their etags tell.)
     std::string prefix = spec_.source.key;
     if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
-    LEAT_ASSIGN_OR_RETURN(const snapshot::Manifest manifest,
-                          snapshot::ReadManifest(*store_, prefix, {}));
-    store_ = store::MakeMapped(store_, manifest.Moved(prefix));
+    const auto manifest = snapshot::ReadManifest(*store_, prefix, {});
+    if (manifest) store_ = store::MakeMapped(store_, manifest->Moved(prefix));
   }
   return out;
 }

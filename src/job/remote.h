@@ -93,7 +93,8 @@ class Remote {
 
   std::unique_ptr<config::AwsConfig> aws_;
   std::unique_ptr<auth::CredentialProvider> credentials_;
-  std::shared_ptr<store::ObjectStore> store_;  // owned by this and by the snapshot's content
+  std::shared_ptr<store::ObjectStore> store_;        // owned by this and by the snapshot's content
+  std::shared_ptr<store::ObjectStore> plain_store_;  // every object under its own key
   std::string ca_file_;
 };
 

@@ -201,7 +201,7 @@ std::vector<MountPoint> MountTable() {
     while (words >> word && word != "-") {
     }
     words >> type >> source >> options;
-    table.push_back({plain(dir), plain(root), type, options});
+    table.push_back({id, plain(dir), plain(root), type, options});
   }
   return table;
 }

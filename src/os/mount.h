@@ -47,6 +47,7 @@ Status FusermountUnmount(const std::string& dir);
 
 /// A line of /proc/self/mountinfo; the last of one folder is what is seen there.
 struct MountPoint {
+  std::string id;  ///< of this mount, as long as it lives
   std::string dir;
   std::string root;     ///< of the file system, what is seen at dir
   std::string type;     ///< "fuse.leat"

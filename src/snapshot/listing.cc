@@ -286,7 +286,11 @@ Status ListAll(store::ObjectStore& store, std::string_view prefix, const Listing
 Result<KeyMap> BuildFromListing(store::ObjectStore& store, std::string_view prefix,
                                 const ListingOptions& options, const CallContext& ctx,
                                 Builder& builder) {
-  bool any = false, published = false;
+  // More than any store's first page: the manifest, which would have been on it, may have come
+  // since.
+  constexpr std::size_t kSeveralPages = 1000;
+  std::size_t count = 0;
+  bool published = false;
   LEAT_RETURN_IF_ERROR(
       ListAll(store, prefix, options, ctx, [&](const store::ObjectInfo& object) -> Status {
         const std::string_view path = std::string_view(object.key).substr(prefix.size());
@@ -294,11 +298,13 @@ Result<KeyMap> BuildFromListing(store::ObjectStore& store, std::string_view pref
           published |= path == kManifestKey;
           return {};
         }
-        any = true;
+        ++count;
         return published ? Status() : builder.Add(object);
       }));
+  if (!published && count >= kSeveralPages)
+    published = store.Stat(std::string(prefix) + std::string(kManifestKey), "", ctx).has_value();
   if (!published) {
-    if (any) return KeyMap();
+    if (count > 0) return KeyMap();
     return Fail(Errc::kNotFound, store.UrlOf(prefix) + ": there is nothing below it");
   }
   const std::string folder(prefix);

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::string_view kHead = "leat-manifest 1\n";
 constexpr std::string_view kFoot = "sha256 ";
-constexpr std::uint64_t kLargest = 4ULL << 30;
+constexpr std::uint64_t kLargest = 1ULL << 30;
 
 std::string Sum(std::string_view text) { return ToHex(digest::HashSha256(AsBytes(text))); }
 
@@ -53,8 +53,11 @@ std::optional<ManifestEntry> ParseLine(std::string_view line) {
                       .etag = Plain(fields[2]),
                       .key = Plain(fields[4])};
   // One way to write a thing: what is read is written the same again.
-  if (entry.path.empty() || entry.path == entry.key || fields[2] != Field(entry.etag) ||
-      fields[3] != Field(entry.path) || fields[4] != Field(entry.key)) {
+  // (and nothing lies but where it is to be looked for)
+  if (entry.path.empty() || entry.path.starts_with(kControl) ||
+      (!entry.key.empty() && entry.key != std::string(kStaged) + entry.path) ||
+      fields[2] != Field(entry.etag) || fields[3] != Field(entry.path) ||
+      fields[4] != Field(entry.key)) {
     return std::nullopt;
   }
   return entry;
@@ -106,19 +109,26 @@ KeyMap Manifest::Moved(const std::string& prefix) const {
 }
 
 Result<Manifest> ReadManifest(store::ObjectStore& store, const std::string& prefix,
-                              const CallContext& ctx) {
+                              const CallContext& ctx, int tries) {
   const std::string key = prefix + std::string(kManifestKey);
   LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo info, store.Stat(key, "", ctx));
   if (info.size > kLargest) return Fail(Errc::kCorrupt, store.UrlOf(key) + ": it is too large");
+  // (naming a version would need another right)
+  const store::Version pin =
+      info.version.etag.empty() ? info.version : store::Version{.etag = info.version.etag};
   std::string text;
-  text.reserve(info.size);
-  LEAT_RETURN_IF_ERROR(store.Read(
-      key, {.if_version = info.version},
+  const Status read = store.Read(
+      key, {.if_version = pin},
       [&](std::span<const std::byte> piece) -> Status {
         text.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+        if (text.size() >= kHead.size() && !text.starts_with(kHead))
+          return Fail(Errc::kCorrupt, "");
         return {};
       },
-      ctx));
+      ctx);
+  if (!read && read.error().code() == Errc::kConflict && tries < 3)
+    return ReadManifest(store, prefix, ctx, tries + 1);
+  if (!read && read.error().code() != Errc::kCorrupt) return std::unexpected(read.error());
   auto manifest = Manifest::Decode(text);
   if (!manifest) return Fail(std::move(manifest), store.UrlOf(key));
   return manifest;

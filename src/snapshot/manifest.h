@@ -45,9 +45,10 @@ struct Manifest {
   KeyMap Moved(const std::string& prefix) const;
 };
 
-/// kNotFound where the folder has none.
+/// kNotFound where the folder has none. One that is replaced meanwhile is read anew, some times;
+/// `tries`: how often it has been.
 Result<Manifest> ReadManifest(store::ObjectStore& store, const std::string& prefix,
-                              const CallContext& ctx);
+                              const CallContext& ctx, int tries = 0);
 
 }  // namespace leat::snapshot
 

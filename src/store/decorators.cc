@@ -350,11 +350,23 @@ class Mapped final : public ForwardingStore {
       : ForwardingStore(std::move(inner)), real_(std::move(real)) {}
   Result<ObjectInfo> Stat(std::string_view key, std::string_view version,
                           const CallContext& ctx) override {
-    return inner().Stat(Real(key), version, ctx);
+    auto info = inner().Stat(Real(key), version, ctx);
+    if (!info && IsElsewhere(key, info.error())) return inner().Stat(key, version, ctx);
+    return info;
   }
   Status Read(std::string_view key, const ReadOptions& options, const Sink& sink,
               const CallContext& ctx) override {
-    return inner().Read(Real(key), options, sink, ctx);
+    bool begun = false;
+    const Status read = inner().Read(
+        Real(key), options,
+        [&](std::span<const std::byte> piece) {
+          begun = true;
+          return sink(piece);
+        },
+        ctx);
+    if (!read && !begun && IsElsewhere(key, read.error()))
+      return inner().Read(key, options, sink, ctx);
+    return read;
   }
   Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
                                               const CallContext& ctx) override {
@@ -363,6 +375,9 @@ class Mapped final : public ForwardingStore {
   std::string UrlOf(std::string_view key) const override { return inner().UrlOf(Real(key)); }
 
  private:
+  bool IsElsewhere(std::string_view key, const Error& error) const {
+    return (error.code() == Errc::kNotFound || error.code() == Errc::kConflict) && Real(key) != key;
+  }
   std::string_view Real(std::string_view key) const {
     const auto it = real_.find(key);
     return it == real_.end() ? key : std::string_view(it->second);

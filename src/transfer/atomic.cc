@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
 #include "transfer/copy.h"
 
@@ -76,7 +77,10 @@ Status AtomicTree::Begin(const Listed& listed, const CallContext& ctx) {
   staged_ = StagedOf(listed);
   if (listed.manifest) {
     published_ = *listed.manifest;
-    if (IsUnsettled(listed)) LEAT_RETURN_IF_ERROR(Settle(ctx));
+    if (IsUnsettled(listed)) {
+      DropLost(listed);
+      LEAT_RETURN_IF_ERROR(Settle(ctx));
+    }
   } else {
     Manifest now;
     for (const Item& item : listed.items) now.entries.push_back(EntryOf(item));
@@ -86,32 +90,46 @@ Status AtomicTree::Begin(const Listed& listed, const CallContext& ctx) {
   return {};
 }
 
+/// What was staged and is gone has taken its place already, or nobody can read it any more.
+void AtomicTree::DropLost(const Listed& listed) {
+  std::erase_if(published_.entries, [&](ManifestEntry& e) {
+    if (e.key.empty() || Staged(e.path) != nullptr) return false;
+    const auto it = std::ranges::lower_bound(listed.items, e.path, {}, &Item::path);
+    e.key.clear();
+    return it == listed.items.end() || it->path != e.path || it->size != e.size ||
+           it->version.etag != e.etag;
+  });
+}
+
 Status AtomicTree::Publish(const std::vector<Item>& source, const std::set<std::string>& staged,
+                           const std::map<std::string, store::Version>& uploaded,
                            const CallContext& ctx) {
   LEAT_ASSIGN_OR_RETURN(const Listed now, ListRaw(place_, ctx));
-  std::map<std::string_view, const Item*> plain;
-  for (const Item& item : now.items) plain[item.path] = &item;
   staged_ = StagedOf(now);
   Manifest next;
   for (const Item& item : source) {
-    const Item* at = nullptr;
-    if (staged.contains(item.path)) {
-      at = Staged(item.path);
-    } else if (const auto it = plain.find(item.path); it != plain.end()) {
-      at = it->second;
+    const bool is_staged = staged.contains(item.path);
+    ManifestEntry entry = EntryOf(item);
+    if (is_staged) entry.key = std::string(snapshot::kStaged) + item.path;
+    if (const auto it = uploaded.find(item.path); it != uploaded.end()) {
+      entry.etag = it->second.etag;
+      if (is_staged) {
+        Item made = item;
+        made.version = it->second;
+        staged_[item.path] = std::move(made);
+      }
+    } else {
+      const auto plain = std::ranges::lower_bound(now.items, item.path, {}, &Item::path);
+      const Item* const at = is_staged ? Staged(item.path)
+                             : plain != now.items.end() && plain->path == item.path ? &*plain
+                                                                                    : nullptr;
+      if (at == nullptr || at->size != item.size) {
+        return Fail(
+            Errc::kConflict,
+            place_.NameOf(item.path) + " was the same and is not any more; nothing was published");
+      }
+      entry.etag = at->version.etag;
     }
-    if (at == nullptr || at->size != item.size) {
-      return Fail(
-          Errc::kCorrupt,
-          fmt::format("{}: it was uploaded and is {}; nothing was published",
-                      place_.NameOf(item.path),
-                      at == nullptr ? std::string("not there")
-                                    : fmt::format("{} bytes, not {}", at->size, item.size)));
-    }
-    ManifestEntry entry = EntryOf(*at);
-    entry.path = item.path;
-    entry.mtime_ns = item.mtime_ns;
-    if (staged.contains(item.path)) entry.key = std::string(snapshot::kStaged) + item.path;
     next.entries.push_back(std::move(entry));
   }
   return Put(next, ctx);
@@ -132,34 +150,39 @@ Status AtomicTree::Settle(const CallContext& ctx) {
     return false;
   };
   ParallelFor(moved.size(), kAtOnce, [&](std::size_t i) {
-    const Item* const staged = Staged(moved[i]->path);
-    if (staged == nullptr) {
-      return fail(Error(Errc::kCorrupt, staging.NameOf(moved[i]->path) +
-                                            ": the manifest names it, and it is gone"));
+    ManifestEntry& e = *moved[i];
+    const Item* const staged = Staged(e.path);
+    if (staged == nullptr || staged->version.etag != e.etag) {
+      return fail(Error(Errc::kConflict,
+                        staging.NameOf(e.path) +
+                            " is not what the manifest names: another writer is at work here"));
     }
     const auto done = mover_.Move(staging, *staged, place_, ctx);
-    return done ? true : fail(done.error());
+    if (!done) return fail(done.error());
+    e.etag = done->version.etag;
+    e.key.clear();
+    return true;
   });
   if (failure) return std::unexpected(*failure);
-  if (!moved.empty()) {
-    LEAT_ASSIGN_OR_RETURN(const Listed now, ListRaw(place_, ctx));
-    for (ManifestEntry* e : moved) {
-      const auto it = std::ranges::lower_bound(now.items, e->path, {}, &Item::path);
-      if (it == now.items.end() || it->path != e->path || it->size != e->size)
-        return Fail(Errc::kConflict, place_.NameOf(e->path) + ": another writer is at work here");
-      e->etag = it->version.etag;
-      e->key.clear();
-    }
-    LEAT_RETURN_IF_ERROR(Put(next, ctx));
-  }
+  // (a manifest from which something was dropped has fewer entries than the one that is there)
+  LEAT_RETURN_IF_ERROR(Put(next, ctx));
+  return RemoveStaged(ctx);
+}
+
+Status AtomicTree::RemoveStaged(const CallContext& ctx) {
+  const Place staging = Staging();
+  std::mutex mutex;
+  Status out;
   std::vector<const Item*> rest;
   for (const auto& [path, item] : staged_) rest.push_back(&item);
   ParallelFor(rest.size(), kAtOnce, [&](std::size_t i) {
     const Status removed = RemoveOne(staging, *rest[i], ctx);
-    return removed ? true : fail(removed.error());
+    const std::lock_guard lock(mutex);
+    if (!removed) out = removed;
+    return removed.has_value();
   });
   staged_.clear();
-  return failure ? Status(std::unexpected(*failure)) : Status();
+  return out;
 }
 
 Status ForgetManifest(const Place& place, const Listed& listed, const CallContext& ctx) {
@@ -171,7 +194,33 @@ Status ForgetManifest(const Place& place, const Listed& listed, const CallContex
   Mover mover(options, progress);
   AtomicTree tree(place, mover);
   LEAT_RETURN_IF_ERROR(tree.Begin(listed, ctx));
-  return place.store->Remove(place.KeyOf(snapshot::kManifestKey), ctx);
+  LEAT_RETURN_IF_ERROR(place.store->Remove(place.KeyOf(snapshot::kManifestKey), ctx));
+  return tree.RemoveStaged(ctx);
+}
+
+Status ForgetManifestsAbove(const Place& place, const CallContext& ctx) {
+  if (place.local()) return {};
+  // Of the folder itself its listing has told, where there was one.
+  std::string prefix = place.prefix;
+  for (bool itself = true;; itself = false) {
+    if (!itself || !place.only.empty()) {
+      Place above = place;
+      above.prefix = prefix;
+      above.only.clear();
+      const auto there = above.store->Stat(above.KeyOf(snapshot::kManifestKey), "", ctx);
+      if (there) {
+        LEAT_ASSIGN_OR_RETURN(const Listed listed, ListRaw(above, ctx));
+        Note(above.store->UrlOf(prefix) +
+             " was published whole (sync --atomic); from here on readers see each change");
+        LEAT_RETURN_IF_ERROR(ForgetManifest(above, listed, ctx));
+      } else if (there.error().code() != Errc::kNotFound && there.error().code() != Errc::kDenied) {
+        return std::unexpected(there.error());
+      }
+    }
+    if (prefix.empty()) return {};
+    prefix.pop_back();
+    prefix.resize(prefix.rfind('/') == std::string::npos ? 0 : prefix.rfind('/') + 1);
+  }
 }
 
 }  // namespace leat::transfer

@@ -38,12 +38,15 @@ class AtomicTree {
   const Item* Staged(const std::string& path) const;
   /// The tree that is to be seen: of the source's files those that are in the store now, staged
   /// ones first. kCorrupt when one is not there as large as it should be. `staged`: uploaded so by
-  /// this run, or found so.
+  /// this run, or found so. `uploaded`: what the store said of what this run brought; its listing
+  /// may lag behind.
   Status Publish(const std::vector<Item>& source, const std::set<std::string>& staged,
-                 const CallContext& ctx);
+                 const std::map<std::string, store::Version>& uploaded, const CallContext& ctx);
   Status Settle(const CallContext& ctx);
+  Status RemoveStaged(const CallContext& ctx);
 
  private:
+  void DropLost(const Listed& listed);
   Status Put(const snapshot::Manifest& manifest, const CallContext& ctx);
 
   const Place& place_;

@@ -74,7 +74,7 @@ class Copier {
       if (report_.errors > 0) {
         NoteFailure("", "nothing was published, because not everything was copied");
       } else if (!ctx_.cancelled()) {
-        LEAT_RETURN_IF_ERROR(tree_.Publish(from_.items, staged_, ctx_));
+        LEAT_RETURN_IF_ERROR(tree_.Publish(from_.items, staged_, uploaded_, ctx_));
         LEAT_RETURN_IF_ERROR(tree_.Settle(ctx_));
       }
     }
@@ -107,7 +107,7 @@ class Copier {
         return true;
       }
       bool by_size = false;
-      const Result<bool> same = SameDigest(*pair.source, *pair.target, true, &by_size);
+      const Result<bool> same = SameDigest(*pair.source, *pair.target, options_.to, true, &by_size);
       const std::lock_guard lock(mutex);
       if (!same) {
         out.failed.emplace_back(pair.source->path, same.error().message());
@@ -140,6 +140,13 @@ class Copier {
   Status BeginWriting() {
     if (options_.dry_run || options_.to.local() || begun_) return {};
     begun_ = true;
+    LEAT_RETURN_IF_ERROR(ForgetManifestsAbove(options_.to, ctx_));
+    if (options_.backup) {
+      // (its own manifest, too)
+      Place inside = *options_.backup;
+      inside.only = "-";
+      LEAT_RETURN_IF_ERROR(ForgetManifestsAbove(inside, ctx_));
+    }
     if (options_.atomic) return tree_.Begin(to_, ctx_);
     if (!to_.manifest) return {};
     Note(fmt::format("{} was published whole (sync --atomic); from here on readers see each change",
@@ -228,11 +235,11 @@ class Copier {
   // ---------------------------------------------------------------- the same or not
 
   /// By digests, without moving data. `deep`: whatever reading it costs.
-  Result<bool> SameDigest(const Item& a, const Item& b, bool deep, bool* by_size) {
+  Result<bool> SameDigest(const Item& a, const Item& b, const Place& to, bool deep, bool* by_size) {
     if (by_size != nullptr) *by_size = false;
     if (a.size != b.size) return false;
     if (a.size == 0) return true;
-    const bool a_local = options_.from.local(), b_local = options_.to.local();
+    const bool a_local = options_.from.local(), b_local = to.local();
     constexpr digest::Kind kMd5 = digest::Kind::kMd5;
     const auto hash_of = [&](const std::string& path, digest::Kind kind) -> Result<std::string> {
       LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
@@ -243,7 +250,7 @@ class Copier {
     const bool can_hash = digest::CanHash(kMd5) && !a.link && !b.link;
     if (a_local && b_local && deep && can_hash) {
       LEAT_ASSIGN_OR_RETURN(const std::string one, hash_of(options_.from.PathOf(a.path), kMd5));
-      LEAT_ASSIGN_OR_RETURN(const std::string two, hash_of(options_.to.PathOf(b.path), kMd5));
+      LEAT_ASSIGN_OR_RETURN(const std::string two, hash_of(to.PathOf(b.path), kMd5));
       return one == two;
     }
     if (!a_local && !b_local) {
@@ -253,19 +260,19 @@ class Copier {
       if (one && two && one->kind == two->kind) return one->value == two->value;
     } else if (a_local != b_local && can_hash && (deep || a.size <= kCheapToHash)) {
       const Item& object = a_local ? b : a;
-      const std::string path = a_local ? options_.from.PathOf(a.path) : options_.to.PathOf(b.path);
+      const std::string path = a_local ? options_.from.PathOf(a.path) : to.PathOf(b.path);
       if (const auto told = DigestOf(object)) {
         LEAT_ASSIGN_OR_RETURN(const std::string own, hash_of(path, told->kind));
         if (own == told->value) return true;
         if (object.expected) return false;
         // An etag may look like a digest and be none: of encrypted objects, of web servers.
-        const Place& place = a_local ? options_.to : options_.from;
+        const Place& place = a_local ? to : options_.from;
         LEAT_ASSIGN_OR_RETURN(
             const store::ObjectInfo info,
             place.store->Stat(place.KeyOf(object.path), object.version.version_id, ctx_));
         if (info.expected && info.expected->kind == digest::Kind::kMd5) return false;
       }
-      const auto parts = PartsOf(a_local ? options_.to : options_.from, object, ctx_);
+      const auto parts = PartsOf(a_local ? to : options_.from, object, ctx_);
       if (!parts.empty()) {
         LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
         auto same = HasParts(fd.get(), parts, object.version.etag, 2, ctx_);
@@ -294,17 +301,18 @@ class Copier {
     return std::llabs(a - b) < 1000;
   }
 
-  Result<bool> Same(const Item& a, const Item& b) {
+  /// `b` lies at `to`.
+  Result<bool> Same(const Item& a, const Item& b, const Place& to) {
     if (a.size != b.size) return false;
     if (options_.compare == Compare::kSizeOnly) return true;
-    if (options_.compare == Compare::kChecksum) return SameDigest(a, b, true, nullptr);
-    const Result<bool> cheap = SameDigest(a, b, false, nullptr);
+    if (options_.compare == Compare::kChecksum) return SameDigest(a, b, to, true, nullptr);
+    const Result<bool> cheap = SameDigest(a, b, to, false, nullptr);
     if (cheap || cheap.error().code() != Errc::kUnsupported) return cheap;
     LEAT_ASSIGN_OR_RETURN(const std::int64_t one, TimeOf(options_.from, a));
-    LEAT_ASSIGN_OR_RETURN(const std::int64_t two, TimeOf(options_.to, b));
+    LEAT_ASSIGN_OR_RETURN(const std::int64_t two, TimeOf(to, b));
     if (SameTime(one, two)) return true;
     bool by_size = false;
-    LEAT_ASSIGN_OR_RETURN(const bool same, SameDigest(a, b, true, &by_size));
+    LEAT_ASSIGN_OR_RETURN(const bool same, SameDigest(a, b, to, true, &by_size));
     return same && !by_size;
   }
 
@@ -331,7 +339,7 @@ class Copier {
     if (pair.target != nullptr) {
       bool keep = options_.ignore_existing;
       if (!keep) {
-        const Result<bool> same = Same(item, *pair.target);
+        const Result<bool> same = Same(item, *pair.target, options_.to);
         ++progress_.checked;
         if (!same) return NoteFailure(name, same.error().message());
         if (*same) {
@@ -371,7 +379,8 @@ class Copier {
     }
     if (options_.atomic && tree_.Visible(item.path)) {
       const Item* const staged = tree_.Staged(item.path);
-      const Result<bool> same = staged == nullptr ? Result<bool>(false) : Same(item, *staged);
+      const Result<bool> same =
+          staged == nullptr ? Result<bool>(false) : Same(item, *staged, tree_.Staging());
       {
         const std::lock_guard lock(mutex_);
         staged_.insert(item.path);
@@ -395,6 +404,7 @@ class Copier {
     ++report_.files;
     report_.bytes += moved->bytes;
     report_.resumed_bytes += moved->resumed;
+    if (options_.atomic) uploaded_[item.path] = moved->version;
     if (moved->verified_by.empty()) {
       ++report_.unverified;
     } else {
@@ -449,6 +459,7 @@ class Copier {
   AtomicTree tree_;
   bool begun_ = false;            // writing
   std::set<std::string> staged_;  // replacements of what readers see; guarded by mutex_
+  std::map<std::string, store::Version> uploaded_;  // atomic: guarded by mutex_
   Listed from_, to_;
   std::vector<Pair> pairs_;
   std::vector<const Item*> extraneous_;

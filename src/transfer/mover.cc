@@ -224,7 +224,8 @@ Result<Moved> Mover::Move(const Place& from, const Item& item, const Place& to,
     }
     if (copied) {
       progress_.bytes += item.size;
-      return Moved{.bytes = item.size, .verified_by = "the store's own copy"};
+      return Moved{
+          .bytes = item.size, .verified_by = "the store's own copy", .version = *std::move(copied)};
     }
     // The credentials of one may not reach the other: the bytes go through here then.
     if (copied.error().code() != Errc::kUnsupported && copied.error().code() != Errc::kDenied &&

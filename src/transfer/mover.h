@@ -39,7 +39,8 @@ class Bandwidth {
 /// How a file that arrived was held to what the store says of it.
 struct Moved {
   std::uint64_t bytes = 0, resumed = 0;
-  std::string verified_by;  ///< "MD5"; "" where the store gives nothing
+  std::string verified_by;      ///< "MD5"; "" where the store gives nothing
+  store::Version version = {};  ///< of the object that was made
 };
 
 /// Thread-safe: one for all files of a copy.

@@ -19,6 +19,13 @@
 namespace leat::transfer {
 namespace {
 
+/// What belongs to the manifest of this folder or of one in it is nobody's file: elsewhere it would
+/// be the manifest of something else.
+bool IsControl(std::string_view path) {
+  return path.starts_with(snapshot::kControl) ||
+         path.find("/" + std::string(snapshot::kControl)) != path.npos;
+}
+
 constexpr int kDeepest = 200;
 
 std::int64_t MtimeOf(const struct stat& st) {
@@ -106,6 +113,7 @@ class Walk {
     out_.failed.push_back(fmt::format("{}: {}", place_.PathOf(path), std::strerror(error)));
   }
   void Add(Item item) {
+    if (IsControl(item.path)) return;
     if (request_.filter != nullptr && !request_.filter->Means(item.path, item.size)) return;
     out_.items.push_back(std::move(item));
     if (request_.on_progress && out_.items.size() % 1000 == 0)
@@ -167,6 +175,12 @@ void TakeManifest(const Place& place, const ListRequest& request, Listed& out) {
       item = *it;
       item.path = e.path;
     }
+    if (it == there.end() || it->path != (e.key.empty() ? e.path : e.key)) {
+      out.failed.push_back(place.NameOf(e.path) +
+                           ": the folder's manifest names it, and it is not there: another program "
+                           "has removed it");
+      continue;
+    }
     item.version.etag = e.etag;
     items.push_back(std::move(item));
   }
@@ -191,7 +205,7 @@ Status ListStore(const Place& place, const ListRequest& request, const CallConte
         // A folder's marker is nobody's file; what has contents is more than a marker.
         const bool marker = info.size == 0 && (path.empty() || path.ends_with('/'));
         if (marker && !request.markers) return {};
-        if (path.starts_with(snapshot::kControl)) {
+        if (IsControl(path)) {
           out.control.push_back(ItemOf(std::move(path), info));
           return {};
         }
@@ -202,6 +216,7 @@ Status ListStore(const Place& place, const ListRequest& request, const CallConte
   std::ranges::sort(out.items, {}, &Item::path);
   std::ranges::sort(out.control, {}, &Item::path);
   if (!std::ranges::binary_search(out.control, snapshot::kManifestKey, {}, &Item::path)) return {};
+  if (request.any_manifest) return {};
   LEAT_ASSIGN_OR_RETURN(out.manifest, snapshot::ReadManifest(*place.store, place.prefix, ctx));
   if (!request.raw) TakeManifest(place, request, out);
   return {};

@@ -69,6 +69,7 @@ struct ListRequest {
   std::function<void(std::uint64_t)> on_progress = {};
   /// What really lies in a store, though a manifest there may say otherwise.
   bool raw = false;
+  bool any_manifest = false;  ///< raw: it is not read, and may be damaged
 };
 struct Listed {
   std::vector<Item> items;                          ///< in byte order of their paths

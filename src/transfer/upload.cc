@@ -238,6 +238,7 @@ Result<Moved> Mover::UploadWhole(const Place& from, const Item& item, const Plac
   }
   if (!version) return std::unexpected(std::move(version).error());
   progress_.bytes += item.size;
+  moved.version = *std::move(version);
   return moved;
 }
 
@@ -360,7 +361,8 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   // What left is confirmed; what came from a store was not held to the digest of the whole.
   return Moved{.bytes = item.size,
                .resumed = resumed,
-               .verified_by = from.local() ? "the store's answer" : ""};
+               .verified_by = from.local() ? "the store's answer" : "",
+               .version = *std::move(version)};
 }
 
 }  // namespace leat::transfer

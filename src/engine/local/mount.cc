@@ -41,13 +41,15 @@ using std::chrono::steady_clock;
 
 constexpr std::uint64_t kLongLog = 4 << 20;
 
-bool IsOurMount(const std::string& dir) {
-  bool ours = false;
+/// The mount that is seen at a folder, if it is one of leat's: its number, else "".
+std::string OurMount(const std::string& dir) {
+  std::string id;
   for (const os::MountPoint& mount : os::MountTable()) {
-    if (mount.dir == dir) ours = mount.type == "fuse.leat";
+    if (mount.dir == dir) id = mount.type == "fuse.leat" ? mount.id : "";
   }
-  return ours;
+  return id;
 }
+bool IsOurMount(const std::string& dir) { return !OurMount(dir).empty(); }
 
 /// What whoever serves the folder answers, 0 or an errno: attributes the kernel would give by
 /// itself also when nobody is there. A process of its own asks: who serves the mount must not wait
@@ -55,14 +57,17 @@ bool IsOurMount(const std::string& dir) {
 int AskMount(const std::string& dir, const std::function<bool()>& meanwhile) {
   const pid_t pid = ::fork();
   if (pid == 0) {
+    // What hangs must hang alone: whoever holds the device keeps the mount from ending.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::close_range(3, ~0U, 0);
     char pin[256];
     ::_exit(::getxattr(dir.c_str(), "user.leat.pin", pin, sizeof(pin)) >= 0 ? 0 : errno);
   }
   int status = 0;
   while (pid > 0 && ::waitpid(pid, &status, WNOHANG) == 0) {
     if (meanwhile()) continue;
+    // (whom the server has read the request of cannot be waited for, either)
     ::kill(pid, SIGKILL);
-    ::waitpid(pid, &status, 0);
     return ETIMEDOUT;
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
@@ -168,11 +173,17 @@ class Background {
       // Until it answers, it is as if it were in the foreground.
       ::prctl(PR_SET_PDEATHSIG, SIGTERM);
       if (::getppid() != parent) ::_exit(1);
+      ::dup2(out->get(), STDERR_FILENO);
       const int null = ::open("/dev/null", O_RDWR);
       ::dup2(null, STDIN_FILENO);
       ::dup2(null, STDOUT_FILENO);
-      ::dup2(out->get(), STDERR_FILENO);
-      ::close(null);
+      // Nobody waits for the end of a pipe, or for a lock, that the caller happened to have open.
+      out->Release();
+      told.Release();
+      ::dup2(tell_.Release(), 3);
+      ::close_range(4, ~0U, 0);
+      ::fcntl(3, F_SETFD, FD_CLOEXEC);
+      tell_.Reset(3);
       return -1;
     }
     tell_.Reset();
@@ -183,7 +194,6 @@ class Background {
     if (!tell_) return;
     ::prctl(PR_SET_PDEATHSIG, 0);
     ::setsid();
-    [[maybe_unused]] const int at_root = ::chdir("/");
     [[maybe_unused]] const ssize_t n = ::write(tell_.get(), "r", 1);
     tell_.Reset();
   }
@@ -258,6 +268,14 @@ int Mount(MountOptions options) {
   const bool root =
       abilities.namespaces == job::Abilities::Namespaces::kRoot && abilities.fuse_direct;
   if (const Status good = CheckOptions(options, root); !good) return fail(good.error());
+  // From here on no other leat mounts there.
+  os::UniqueFd record;
+  if (!options.home.dir.empty()) {
+    auto locked = LockMountRecord(options.home, dir);
+    if (!locked && locked.error().code() == Errc::kConflict && !IsOurMount(dir))
+      return fail(Error(Errc::kConflict, dir + " is being mounted by another leat"));
+    if (locked) record = std::move(*locked);
+  }
   if (const Status good = CheckFolder(dir); !good) return fail(good.error());
 
   Background background;
@@ -265,7 +283,13 @@ int Mount(MountOptions options) {
   if (options.daemon) {
     if (const Status made = os::MakeDirs(options.home.dir + "/mounts"); !made)
       return fail(made.error());
+    record.Reset();  // (the child takes it again)
     if (const int status = background.Start(log); status >= 0) return status;
+    if (auto locked = LockMountRecord(options.home, dir)) {
+      record = std::move(*locked);
+    } else {
+      return fail(Error(Errc::kConflict, dir + " is being mounted by another leat"));
+    }
   }
 
   sigset_t handled;
@@ -296,7 +320,6 @@ int Mount(MountOptions options) {
   data_options.gid = ::getegid();
   data_options.supervisor = ::getpid();
   data_options.fuse_device = device;
-  os::UniqueFd record;
   DataSupervisor data(attachments, std::move(data_options), [&] {
     signals.Reset();
     background.Close();
@@ -324,28 +347,26 @@ int Mount(MountOptions options) {
   auto served = MountAt(dir, root, options.allow_other, device);
   if (!served) return fail(served.error());
   (void)data.Serve(0, std::move(*served));
+  const std::string id = OurMount(dir);
   const int answer = AskMount(dir, [&] {
     pollfd polled = {data.running() ? data.fd() : -1, POLLIN, 0};
     if (::poll(&polled, 1, 5) > 0) data.OnChannel();
     data.Retry();
-    return true;
+    return !interrupted();
   });
   if (answer != 0) {
     attachments[0].device.Reset();
-    (void)Unmount(dir);
+    if (OurMount(dir) == id) (void)Unmount(dir);
+    if (answer == ETIMEDOUT) return 130;
     return fail(Error(Errc::kUnavailable, fmt::format("{} was mounted and does not answer: {}", dir,
                                                       std::strerror(answer))));
   }
-  if (!options.home.dir.empty()) {
-    auto noted =
-        WriteMountRecord(options.home, dir,
-                         {options.spec.source.ForMessages(), ::getpid(), std::time(nullptr), log});
+  if (record) {
     // A mount that cannot be listed serves all the same.
-    if (noted) {
-      record = std::move(*noted);
-    } else {
-      Debug(noted.error().message());
-    }
+    const Status noted =
+        WriteMountRecord(record, {options.spec.source.ForMessages(), ::getpid(),
+                                  static_cast<std::int64_t>(std::time(nullptr)), log});
+    if (!noted) Debug(noted.error().message());
   }
   Note(options.daemon ? fmt::format("{} is at {} (leat unmount {} ends it; log: {})",
                                     options.spec.source.ForMessages(), dir, dir, log)
@@ -353,21 +374,26 @@ int Mount(MountOptions options) {
                                     options.spec.source.ForMessages(), dir, dir));
   background.Ready();
   int status = 0;
+  bool there = true;  // as far as is known: a mount that others still use may be seen no more
   for (bool mounted = true; mounted;) {
+    if (std::exchange(look, false)) data.Refresh();
     // When the mount is gone the kernel hangs up the device.
     pollfd polled[3] = {{signals.get(), POLLIN, 0},
                         {data.running() ? data.fd() : -1, POLLIN, 0},
                         {attachments[0].device.get(), 0, 0}};
     if (::poll(polled, 3, data.retry_ms()) < 0 && errno != EINTR) break;
-    if (polled[2].revents != 0) break;
+    if (polled[2].revents != 0) {
+      there = false;
+      break;
+    }
     if (polled[1].revents != 0) data.OnChannel();
     data.Retry();
     if (!attachments[0].device) break;
     if (interrupted()) mounted = false;
-    if (std::exchange(look, false)) data.Refresh();
   }
   attachments[0].device.Reset();
-  if (IsOurMount(dir)) status = Unmount(dir);
+  // Another leat's may be at the folder by now.
+  if (there && !id.empty() && OurMount(dir) == id) status = Unmount(dir);
   if (record) RemoveMountRecord(options.home, dir);
   data.Finish();
   Note(Summary(attachments));

@@ -22,22 +22,23 @@ std::string MountLogPath(const job::Home& home, const std::string& dir) {
   return PathOf(home, dir, ".log");
 }
 
-Result<os::UniqueFd> WriteMountRecord(const job::Home& home, const std::string& dir,
-                                      const MountRecord& record) {
+Result<os::UniqueFd> LockMountRecord(const job::Home& home, const std::string& dir) {
   LEAT_RETURN_IF_ERROR(os::MakeDirs(home.dir + "/mounts"));
-  LEAT_ASSIGN_OR_RETURN(os::UniqueFd fd, os::OpenLocked(PathOf(home, dir, ""), O_RDWR | O_CREAT));
+  return os::OpenLocked(PathOf(home, dir, ""), O_RDWR | O_CREAT);
+}
+
+Status WriteMountRecord(const os::UniqueFd& locked, const MountRecord& record) {
   const std::string text =
       fmt::format("{}\n{}\n{}\n{}\n", record.pid, record.since, record.log, record.source);
-  if (::ftruncate(fd.get(), 0) != 0) return FailErrno(errno, "noting a mount");
-  LEAT_RETURN_IF_ERROR(os::PwriteAll(fd.get(), AsBytes(text), 0));
-  return fd;
+  if (::ftruncate(locked.get(), 0) != 0) return FailErrno(errno, "noting a mount");
+  return os::PwriteAll(locked.get(), AsBytes(text), 0);
 }
 
 std::optional<MountRecord> ReadMountRecord(const job::Home& home, const std::string& dir) {
   const std::string path = PathOf(home, dir, "");
   {
     const auto fd = os::Open(path, O_RDWR);
-    if (!fd || os::Flock(fd->get(), true, false)) return std::nullopt;
+    if (!fd || os::Flock(fd->get(), false, false)) return std::nullopt;
   }
   const auto text = os::ReadFile(path);
   if (!text) return std::nullopt;

@@ -24,9 +24,9 @@ struct MountRecord {
 
 /// Where the log of a mount in the background at `dir` is.
 std::string MountLogPath(const job::Home& home, const std::string& dir);
-/// As long as the descriptor is open, the mount is alive.
-Result<os::UniqueFd> WriteMountRecord(const job::Home& home, const std::string& dir,
-                                      const MountRecord& record);
+/// As long as the descriptor is open, a leat mounts there. kConflict: another does.
+Result<os::UniqueFd> LockMountRecord(const job::Home& home, const std::string& dir);
+Status WriteMountRecord(const os::UniqueFd& locked, const MountRecord& record);
 /// nullopt: there is none, or its process is gone.
 std::optional<MountRecord> ReadMountRecord(const job::Home& home, const std::string& dir);
 void RemoveMountRecord(const job::Home& home, const std::string& dir);

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -235,9 +236,11 @@ class Runner {
     char self[PATH_MAX] = {};
     if (::readlink("/proc/self/exe", self, sizeof(self) - 1) > 0) {
       const std::string program = self;
-      const char* path = std::getenv("PATH");
-      run.env.push_back(fmt::format("PATH={}:{}", path != nullptr ? path : "/usr/bin:/bin",
-                                    program.substr(0, program.rfind('/'))));
+      std::string path = env("PATH").value_or("/usr/bin:/bin");
+      for (const std::string& variable : run.env) {
+        if (variable.starts_with("PATH=")) path = variable.substr(5);
+      }
+      run.env.push_back(fmt::format("PATH={}:{}", path, program.substr(0, program.rfind('/'))));
     }
 
     sigset_t handled, before;
@@ -251,10 +254,16 @@ class Runner {
     os::UniqueFd out_read(out[0]), out_write(out[1]);
     if (::pipe2(err, O_CLOEXEC) != 0) return FailErrno(errno, "starting a stage");
     os::UniqueFd err_read(err[0]), err_write(err[1]);
-    const pid_t pid = ::fork();
+    ::signal(SIGPIPE, SIG_IGN);
+    const pid_t parent = ::getpid(), pid = ::fork();
     if (pid < 0) return FailErrno(errno, "starting a stage");
     if (pid == 0) {
-      ::setpgid(0, 0);  // signals come through its parent, once
+      // Whatever ends its parent ends it, and nobody but the parent reads what it says.
+      ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+      if (::getppid() != parent) ::_exit(1);
+      ::signal(SIGPIPE, SIG_DFL);
+      out_read.Reset();
+      err_read.Reset();
       ::sigprocmask(SIG_SETMASK, &before, nullptr);
       const int null = ::open("/dev/null", O_RDONLY);
       ::dup2(null, STDIN_FILENO);
@@ -280,7 +289,8 @@ class Runner {
       signalfd_siginfo info;
       while (::read(signals.get(), &info, sizeof(info)) == sizeof(info)) {
         interrupted = static_cast<int>(info.ssi_signo);
-        ::kill(pid, interrupted);
+        // (what is typed at the terminal has come to the stage, too)
+        if (info.ssi_code != SI_KERNEL) ::kill(pid, interrupted);
       }
     }
     int status = 0;

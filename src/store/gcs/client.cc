@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "net/ip.h"
 #include "net/url.h"
 #include "store/http_answer.h"
 
@@ -17,7 +18,7 @@ namespace {
 bool InTheClear(const std::string& endpoint) {
   const auto url = net::ParseUrl(endpoint);
   return url && url->scheme == "http" && url->host != "localhost" && url->host != "[::1]" &&
-         !url->host.starts_with("127.");
+         !net::IsIpv4In(url->host, "127.");
 }
 
 std::string Boundary() {

@@ -382,6 +382,7 @@ class GcsStore final : public ObjectStore {
     if (key.empty()) return Fail(Errc::kInvalid, name_ + ": a key must not be empty");
     if (key.find_first_of("\r\n") != key.npos)
       return Fail(Errc::kInvalid, UrlOf(key) + ": Google's keys have no line breaks");
+    if (!IsUtf8(key)) return Fail(Errc::kInvalid, UrlOf(key) + ": Google's keys are UTF-8");
     return {};
   }
 

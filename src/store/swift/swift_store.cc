@@ -377,6 +377,11 @@ class SwiftStore final : public ObjectStore {
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
     if (!Ok(response)) return Explain(key, response);
     const Version made = VersionOf(response);
+    // Some servers' copy of a large object names the same segments, which go with either of them.
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse there,
+                          Send({.method = "HEAD", .path = PathOf(key)}, key, ctx));
+    if (Ok(there) && IsLarge(there))
+      return Fail(Errc::kUnsupported, UrlOf(key) + ": the server's copy shares its segments");
     if (if_version.etag.empty() || made.etag == if_version.etag) return made;
     // The source's etag is not a condition that the server takes, and the copy of a large object
     // has one of its own.
