@@ -271,7 +271,7 @@ int Mount(MountOptions options) {
   // From here on no other leat mounts there.
   os::UniqueFd record;
   if (!options.home.dir.empty()) {
-    auto locked = LockMountRecord(options.home, dir);
+    auto locked = LockMountRecord(options.home, dir, IsOurMount(dir));
     if (!locked && locked.error().code() == Errc::kConflict && !IsOurMount(dir))
       return fail(Error(Errc::kConflict, dir + " is being mounted by another leat"));
     if (locked) record = std::move(*locked);
@@ -285,7 +285,7 @@ int Mount(MountOptions options) {
       return fail(made.error());
     record.Reset();  // (the child takes it again)
     if (const int status = background.Start(log); status >= 0) return status;
-    if (auto locked = LockMountRecord(options.home, dir)) {
+    if (auto locked = LockMountRecord(options.home, dir, false)) {
       record = std::move(*locked);
     } else {
       return fail(Error(Errc::kConflict, dir + " is being mounted by another leat"));
@@ -394,7 +394,7 @@ int Mount(MountOptions options) {
   attachments[0].device.Reset();
   // Another leat's may be at the folder by now.
   if (there && !id.empty() && OurMount(dir) == id) status = Unmount(dir);
-  if (record) RemoveMountRecord(options.home, dir);
+  if (record) RemoveMountRecord(options.home, dir, record);
   data.Finish();
   Note(Summary(attachments));
   return status;

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <sstream>
 
 #include "base/bytes.h"
@@ -22,9 +24,17 @@ std::string MountLogPath(const job::Home& home, const std::string& dir) {
   return PathOf(home, dir, ".log");
 }
 
-Result<os::UniqueFd> LockMountRecord(const job::Home& home, const std::string& dir) {
+Result<os::UniqueFd> LockMountRecord(const job::Home& home, const std::string& dir, bool seen) {
   LEAT_RETURN_IF_ERROR(os::MakeDirs(home.dir + "/mounts"));
-  return os::OpenLocked(PathOf(home, dir, ""), O_RDWR | O_CREAT);
+  const std::string path = PathOf(home, dir, "");
+  auto fd = os::OpenLocked(path, O_RDWR | O_CREAT);
+  if (!fd && fd.error().code() == Errc::kConflict && !seen && ReadMountRecord(home, dir)) {
+    ::unlink(path.c_str());
+    fd = os::OpenLocked(path, O_RDWR | O_CREAT);
+  }
+  // (empty: not mounted yet)
+  if (fd && ::ftruncate(fd->get(), 0) != 0) return FailErrno(errno, path);
+  return fd;
 }
 
 Status WriteMountRecord(const os::UniqueFd& locked, const MountRecord& record) {
@@ -50,8 +60,13 @@ std::optional<MountRecord> ReadMountRecord(const job::Home& home, const std::str
   return record;
 }
 
-void RemoveMountRecord(const job::Home& home, const std::string& dir) {
-  ::unlink(PathOf(home, dir, "").c_str());
+void RemoveMountRecord(const job::Home& home, const std::string& dir, const os::UniqueFd& locked) {
+  const std::string path = PathOf(home, dir, "");
+  struct stat ours, there;
+  if (::fstat(locked.get(), &ours) == 0 && ::stat(path.c_str(), &there) == 0 &&
+      ours.st_ino == there.st_ino && ours.st_dev == there.st_dev) {
+    ::unlink(path.c_str());
+  }
 }
 
 }  // namespace leat::engine::local

@@ -24,12 +24,15 @@ struct MountRecord {
 
 /// Where the log of a mount in the background at `dir` is.
 std::string MountLogPath(const job::Home& home, const std::string& dir);
-/// As long as the descriptor is open, a leat mounts there. kConflict: another does.
-Result<os::UniqueFd> LockMountRecord(const job::Home& home, const std::string& dir);
+/// As long as the descriptor is open, a leat mounts there. kConflict: another does. `seen`: whether
+/// a mount of leat's is at the folder; where none is, one that has been mounted has been taken
+/// away, though programs may still use it, and counts no more.
+Result<os::UniqueFd> LockMountRecord(const job::Home& home, const std::string& dir, bool seen);
 Status WriteMountRecord(const os::UniqueFd& locked, const MountRecord& record);
 /// nullopt: there is none, or its process is gone.
 std::optional<MountRecord> ReadMountRecord(const job::Home& home, const std::string& dir);
-void RemoveMountRecord(const job::Home& home, const std::string& dir);
+/// Unless another leat has its own there by now.
+void RemoveMountRecord(const job::Home& home, const std::string& dir, const os::UniqueFd& locked);
 
 }  // namespace leat::engine::local
 
