@@ -410,7 +410,7 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
   }
   // (one that holds for minutes, and would be wrong without the map, is not kept)
   LEAT_ASSIGN_OR_RETURN(SnapshotFile out, Save(builder, moved.empty() ? saved_name : ""));
-  store_ = moved.empty() ? plain_store_ : store::MakeMapped(plain_store_, std::move(moved));
+  store_ = moved.empty() ? plain_store_ : store::MakeMapped(plain_store_, std::move(moved), true);
   out.notes = std::move(notes);
   out.is_folder = true;
   if (!pin.empty() && out.index->pin() != pin) {
@@ -528,7 +528,7 @@ Result<SnapshotFile> Remote::ReopenSnapshot(os::UniqueFd file) {
     std::string prefix = spec_.source.key;
     if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
     const auto manifest = snapshot::ReadManifest(*store_, prefix, {});
-    if (manifest) store_ = store::MakeMapped(store_, manifest->Moved(prefix));
+    if (manifest) store_ = store::MakeMapped(store_, manifest->Moved(prefix), true);
   }
   return out;
 }

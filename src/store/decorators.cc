@@ -346,8 +346,9 @@ class Counted final : public ForwardingStore {
 
 class Mapped final : public ForwardingStore {
  public:
-  Mapped(std::shared_ptr<ObjectStore> inner, std::map<std::string, std::string, std::less<>> real)
-      : ForwardingStore(std::move(inner)), real_(std::move(real)) {}
+  Mapped(std::shared_ptr<ObjectStore> inner, std::map<std::string, std::string, std::less<>> real,
+         bool or_own)
+      : ForwardingStore(std::move(inner)), real_(std::move(real)), or_own_(or_own) {}
   Result<ObjectInfo> Stat(std::string_view key, std::string_view version,
                           const CallContext& ctx) override {
     auto info = inner().Stat(Real(key), version, ctx);
@@ -376,7 +377,7 @@ class Mapped final : public ForwardingStore {
 
  private:
   bool IsElsewhere(std::string_view key, const Error& error) const {
-    return (error.code() == Errc::kNotFound || error.code() == Errc::kConflict) && Real(key) != key;
+    return or_own_ && error.code() == Errc::kNotFound && Real(key) != key;
   }
   std::string_view Real(std::string_view key) const {
     const auto it = real_.find(key);
@@ -384,6 +385,7 @@ class Mapped final : public ForwardingStore {
   }
 
   const std::map<std::string, std::string, std::less<>> real_;
+  const bool or_own_;
 };
 
 }  // namespace
@@ -403,8 +405,9 @@ void SetRetryAfterHint(milliseconds wait) { t_retry_after = wait; }
 milliseconds TakeRetryAfterHint() { return std::exchange(t_retry_after, milliseconds(0)); }
 
 std::shared_ptr<ObjectStore> MakeMapped(std::shared_ptr<ObjectStore> inner,
-                                        std::map<std::string, std::string, std::less<>> real) {
-  return std::make_shared<Mapped>(std::move(inner), std::move(real));
+                                        std::map<std::string, std::string, std::less<>> real,
+                                        bool or_own) {
+  return std::make_shared<Mapped>(std::move(inner), std::move(real), or_own);
 }
 
 }  // namespace leat::store

@@ -51,11 +51,12 @@ std::unique_ptr<ObjectStore> MakeRetrying(std::unique_ptr<ObjectStore> inner,
 /// Counts each call and the bytes it moved.
 std::unique_ptr<ObjectStore> MakeCounted(std::unique_ptr<ObjectStore> inner, RequestCounts* counts);
 
-/// Shows objects under other keys than their own: `real` by the key that callers use; where there
-/// is nothing, or another version than was asked for, that key itself. Of other keys, and of what a
-/// listing says, nothing changes.
+/// Shows objects under other keys than their own: `real` by the key that callers use; `or_own`:
+/// where there is nothing, that key itself. Of other keys, and of what a listing says, nothing
+/// changes.
 std::shared_ptr<ObjectStore> MakeMapped(std::shared_ptr<ObjectStore> inner,
-                                        std::map<std::string, std::string, std::less<>> real);
+                                        std::map<std::string, std::string, std::less<>> real,
+                                        bool or_own = false);
 
 /// Set by a driver on the calling thread when the server said how long to wait; read and cleared by
 /// MakeRetrying.

@@ -261,6 +261,36 @@ TEST(Counted, CountsCallsBytesAndFailures) {
   EXPECT_EQ(counts->requests(), 6u);
 }
 
+TEST(Mapped, ShowsWhatLiesElsewhereAndItsOwnWhereNothingDoes) {
+  std::shared_ptr<store::ObjectStore> inner = MakeMemoryStore("mem://b");
+  const auto put = [&](const char* key, std::string_view text) {
+    ASSERT_TRUE(inner->Put(key, AsBytes(text), {}, {}));
+  };
+  put("a", "own");
+  put("new/a", "moved");
+  put("b", "b");
+  const auto read = [](store::ObjectStore& from, const char* key) {
+    std::string out;
+    const Status status =
+        from.Read(key, {},
+                  [&](std::span<const std::byte> piece) -> Status {
+                    out.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+                    return {};
+                  },
+                  {});
+    return status ? out : "error: " + status.error().message();
+  };
+  const auto mapped = store::MakeMapped(inner, {{"a", "new/a"}}, true);
+  const auto strict = store::MakeMapped(inner, {{"a", "new/a"}});
+  EXPECT_EQ(read(*mapped, "a"), "moved");
+  EXPECT_EQ(mapped->Stat("a", "", {})->size, 5u);
+  EXPECT_EQ(read(*mapped, "b"), "b");
+  ASSERT_TRUE(inner->Remove("new/a", {}));
+  EXPECT_EQ(read(*mapped, "a"), "own");
+  EXPECT_EQ(mapped->Stat("a", "", {})->size, 3u);
+  EXPECT_NE(read(*strict, "a").find("new/a"), std::string::npos);
+}
+
 TEST(ManualStore, AReadCompletesWhenTheTestSaysSo) {
   ManualStore store(MakeMemoryStore());
   ASSERT_TRUE(store.Put("x", AsBytes("body"), {}, {}));

@@ -186,7 +186,7 @@ void TakeManifest(const Place& place, const ListRequest& request, Listed& out) {
   }
   out.items = std::move(items);
   if (auto moved = out.manifest->Moved(place.prefix); !moved.empty())
-    out.store = store::MakeMapped(place.store, std::move(moved));
+    out.store = store::MakeMapped(place.store, std::move(moved), true);
 }
 
 Status ListStore(const Place& place, const ListRequest& request, const CallContext& ctx,
