@@ -25,6 +25,7 @@ std::optional<T> Number(std::string_view text) {
   T out = 0;
   const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), out);
   if (ec != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  if (std::to_string(out) != text) return std::nullopt;  // "-0", "007"
   return out;
 }
 
