@@ -25,7 +25,6 @@ std::optional<T> Number(std::string_view text) {
   T out = 0;
   const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), out);
   if (ec != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  if (std::to_string(out) != text) return std::nullopt;  // "-0", "007"
   return out;
 }
 
@@ -36,7 +35,13 @@ std::string Plain(std::string_view field) {
   return field == "-" ? std::string() : net::PercentDecode(field);
 }
 
-std::optional<ManifestEntry> ParseLine(std::string_view line) {
+std::string LineOf(const ManifestEntry& e) {
+  return fmt::format("{} {} {} {} {}", e.size, e.mtime_ns, Field(e.etag), Field(e.path),
+                     Field(e.key));
+}
+
+std::optional<ManifestEntry> ParseLine(const std::string_view whole) {
+  std::string_view line = whole;
   std::array<std::string_view, 5> fields;
   std::size_t count = 0;
   for (; count < fields.size() && !line.empty(); ++count) {
@@ -53,12 +58,10 @@ std::optional<ManifestEntry> ParseLine(std::string_view line) {
                       .mtime_ns = *mtime,
                       .etag = Plain(fields[2]),
                       .key = Plain(fields[4])};
-  // One way to write a thing: what is read is written the same again.
-  // (and nothing lies but where it is to be looked for)
+  // Nothing lies but where it is to be looked for; and there is one way to write a thing.
   if (entry.path.empty() || entry.path.starts_with(kControl) ||
       (!entry.key.empty() && entry.key != std::string(kStaged) + entry.path) ||
-      fields[2] != Field(entry.etag) || fields[3] != Field(entry.path) ||
-      fields[4] != Field(entry.key)) {
+      LineOf(entry) != whole) {
     return std::nullopt;
   }
   return entry;
@@ -68,10 +71,7 @@ std::optional<ManifestEntry> ParseLine(std::string_view line) {
 
 std::string Manifest::Encode() const {
   std::string out(kHead);
-  for (const ManifestEntry& e : entries) {
-    out += fmt::format("{} {} {} {} {}\n", e.size, e.mtime_ns, Field(e.etag), Field(e.path),
-                       Field(e.key));
-  }
+  for (const ManifestEntry& e : entries) out += LineOf(e) + "\n";
   return out + std::string(kFoot) + Sum(out) + "\n";
 }
 

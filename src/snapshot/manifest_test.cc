@@ -45,8 +45,8 @@ TEST(Manifest, WhatIsNotExactlyOneIsRefused) {
   EXPECT_FALSE(Manifest::Decode(good + "\n"));
   EXPECT_NE(Manifest::Decode("leat-manifest 2\n").error().message().find("version"),
             std::string::npos);
-  for (const char* line :
-       {"007 0 - a -\n", "0 -0 - a -\n", "0 0 - a\n", "0 0 - a - -\n", "0 0 %2d a -\n"}) {
+  for (const char* line : {"007 0 - a -\n", "0 -0 - a -\n", "0 0 - a\n", "0 0 - a - -\n",
+                           "0 0 - a - \n", "0 0 %2d a -\n"}) {
     const std::string text = std::string("leat-manifest 1\n") + line;
     EXPECT_FALSE(
         Manifest::Decode(text + "sha256 " + ToHex(digest::HashSha256(AsBytes(text))) + "\n"))
