@@ -3,11 +3,11 @@
 #include <openssl/pem.h>
 
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "auth/credential_replies.h"
 #include "auth/google.h"
 #include "base/bytes.h"
+#include "base/json_fields.h"
 #include "digest/digest.h"
 #include "net/url.h"
 
@@ -17,18 +17,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::chrono::hours kLife{1};
-
-json Parse(std::string_view text) { return json::parse(text, nullptr, /*allow_exceptions=*/false); }
-
-const json& Field(const json& document, const char* key) {
-  static const json kNothing;
-  const auto found = document.find(key);
-  return document.is_object() && found != document.end() ? *found : kNothing;
-}
-std::string Text(const json& document, const char* key) {
-  const json& field = Field(document, key);
-  return field.is_string() ? field.get<std::string>() : std::string();
-}
 
 /// Of JWTs: other letters than base64's, no padding (RFC 7515, 2).
 std::string Base64Url(std::string_view bytes) {
@@ -49,9 +37,9 @@ struct Free {
 Result<Credentials> ParseGoogleToken(std::string_view text,
                                      std::chrono::system_clock::time_point now) {
   constexpr std::int64_t kLongest = 10L * 365 * 86'400;
-  const json document = Parse(text);
+  const json document = ParseJson(text);
   Credentials out;
-  out.session_token = Text(document, "access_token");
+  out.session_token = TextOf(document, "access_token");
   if (out.session_token.empty()) return Fail(Errc::kCorrupt, "the answer has no access_token");
   const json& seconds = Field(document, "expires_in");
   if (!seconds.is_number_integer() || seconds.get<std::int64_t>() < 0 ||
@@ -63,17 +51,17 @@ Result<Credentials> ParseGoogleToken(std::string_view text,
 }
 
 Result<Credentials> ParseImpersonatedToken(std::string_view text) {
-  const json document = Parse(text);
+  const json document = ParseJson(text);
   Credentials out;
-  out.session_token = Text(document, "accessToken");
+  out.session_token = TextOf(document, "accessToken");
   if (out.session_token.empty()) return Fail(Errc::kCorrupt, "the answer has no accessToken");
-  out.expires = net::ParseIsoDate(Text(document, "expireTime"));
+  out.expires = net::ParseIsoDate(TextOf(document, "expireTime"));
   if (!out.expires) return Fail(Errc::kCorrupt, "the answer's expireTime is not a date");
   return out;
 }
 
 Result<std::string> ParseSubjectToken(std::string_view text, const std::string& field) {
-  std::string token = Text(Parse(text), field.c_str());
+  std::string token = TextOf(ParseJson(text), field.c_str());
   if (token.empty()) {
     return Fail(Errc::kCorrupt, fmt::format("there is no field \"{}\" with a token", field));
   }
@@ -81,14 +69,14 @@ Result<std::string> ParseSubjectToken(std::string_view text, const std::string& 
 }
 
 std::string GoogleErrorText(std::string_view text) {
-  const json document = Parse(text);
+  const json document = ParseJson(text);
   const json& error = Field(document, "error");
   // OAuth's has two texts; that of Google's APIs is an object.
   if (error.is_object()) {
-    const std::string status = Text(error, "status"), message = Text(error, "message");
+    const std::string status = TextOf(error, "status"), message = TextOf(error, "message");
     return Quoted(status.empty() || message.empty() ? status + message : status + ": " + message);
   }
-  const std::string code = Text(document, "error"), why = Text(document, "error_description");
+  const std::string code = TextOf(document, "error"), why = TextOf(document, "error_description");
   return Quoted(code.empty() || why.empty() ? code + why : code + ": " + why);
 }
 

@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "auth/credential_replies.h"
 #include "auth/refreshing.h"
 #include "base/bytes.h"
+#include "base/json_fields.h"
 #include "base/log.h"
 #include "net/url.h"
 
@@ -22,18 +22,6 @@ using namespace std::chrono_literals;
 using nlohmann::json;
 
 constexpr auto kLimit = 30s;
-
-json Parse(std::string_view text) { return json::parse(text, nullptr, /*allow_exceptions=*/false); }
-
-const json& Field(const json& document, const char* key) {
-  static const json kNothing;
-  const auto found = document.find(key);
-  return document.is_object() && found != document.end() ? *found : kNothing;
-}
-std::string Text(const json& document, const char* key) {
-  const json& field = Field(document, key);
-  return field.is_string() ? field.get<std::string>() : std::string();
-}
 
 bool LooksLikeId(std::string_view text) {
   return text.size() >= 32 && std::ranges::all_of(text, [](char c) {
@@ -170,8 +158,8 @@ class Keystone final : public CredentialProvider {
 
   /// Keystone says as little as it can about why.
   std::unexpected<Error> Explain(const net::HttpResponse& response, const std::string& server) {
-    const json document = Parse(response.body);
-    const std::string said = Text(Field(document, "error"), "message");
+    const json document = ParseJson(response.body);
+    const std::string said = TextOf(Field(document, "error"), "message");
     if (response.status >= 500 || response.status == 429) {
       return Fail(Errc::kUnavailable, fmt::format("{} answered {}{}{}", server, response.status,
                                                   said.empty() ? "" : ": ", Quoted(said)));
@@ -254,11 +242,11 @@ class Keystone final : public CredentialProvider {
 
 Result<Credentials> ParseKeystoneToken(std::string_view body, std::string_view region,
                                        std::string_view interface) {
-  const json document = Parse(body);
+  const json document = ParseJson(body);
   const json& token = Field(document, "token");
   if (!token.is_object()) return Fail(Errc::kCorrupt, "the answer has no token");
   Credentials out;
-  if (const std::string expires = Text(token, "expires_at"); !expires.empty()) {
+  if (const std::string expires = TextOf(token, "expires_at"); !expires.empty()) {
     out.expires = net::ParseIsoDate(expires);
     if (!out.expires) return Fail(Errc::kCorrupt, "the token's expires_at is not a date");
   }
@@ -267,12 +255,12 @@ Result<Credentials> ParseKeystoneToken(std::string_view body, std::string_view r
   }
   std::set<std::string> regions;
   for (const json& service : Field(token, "catalog")) {
-    if (Text(service, "type") != "object-store" || !Field(service, "endpoints").is_array())
+    if (TextOf(service, "type") != "object-store" || !Field(service, "endpoints").is_array())
       continue;
     for (const json& endpoint : Field(service, "endpoints")) {
-      const std::string there =
-          Text(endpoint, "region").empty() ? Text(endpoint, "region_id") : Text(endpoint, "region");
-      std::string kind = Text(endpoint, "interface");
+      const std::string there = TextOf(endpoint, "region").empty() ? TextOf(endpoint, "region_id")
+                                                                   : TextOf(endpoint, "region");
+      std::string kind = TextOf(endpoint, "interface");
       if (kind != interface && kind + "URL" != interface) continue;
       regions.insert(there);
       if (!region.empty() && region != there) continue;
@@ -280,7 +268,7 @@ Result<Credentials> ParseKeystoneToken(std::string_view body, std::string_view r
         return Fail(Errc::kInvalid, fmt::format("there are several regions ({}): name one",
                                                 fmt::join(regions, ", ")));
       }
-      out.endpoint = Text(endpoint, "url");
+      out.endpoint = TextOf(endpoint, "url");
     }
   }
   if (!out.endpoint.empty()) return out;

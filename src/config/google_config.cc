@@ -2,8 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_fields.h"
 #include "base/log.h"
 #include "os/file.h"
 
@@ -17,25 +16,15 @@ constexpr std::uint64_t kLargest = 1 << 20;
 constexpr std::string_view kService = "https://storage.googleapis.com";
 constexpr std::string_view kTokenUrl = "https://oauth2.googleapis.com/token";
 
-const json& Field(const json& document, const char* key) {
-  static const json kNothing;
-  const auto found = document.find(key);
-  return document.is_object() && found != document.end() ? *found : kNothing;
-}
-std::string Text(const json& document, const char* key) {
-  const json& field = Field(document, key);
-  return field.is_string() ? field.get<std::string>() : std::string();
-}
-
 Status ReadExternal(const json& document, std::string_view name, GoogleSettings& s) {
   s.kind = Kind::kExternal;
-  s.audience = Text(document, "audience");
-  s.subject_token_type = Text(document, "subject_token_type");
-  s.token_url = Text(document, "token_url");
-  s.client_id = Text(document, "client_id");
-  s.client_secret = Text(document, "client_secret");
-  s.workforce_project = Text(document, "workforce_pool_user_project");
-  s.impersonation_url = Text(document, "service_account_impersonation_url");
+  s.audience = TextOf(document, "audience");
+  s.subject_token_type = TextOf(document, "subject_token_type");
+  s.token_url = TextOf(document, "token_url");
+  s.client_id = TextOf(document, "client_id");
+  s.client_secret = TextOf(document, "client_secret");
+  s.workforce_project = TextOf(document, "workforce_pool_user_project");
+  s.impersonation_url = TextOf(document, "service_account_impersonation_url");
   const json& lifetime =
       Field(Field(document, "service_account_impersonation"), "token_lifetime_seconds");
   if (lifetime.is_number_unsigned()) s.impersonation_seconds = lifetime.get<std::uint64_t>();
@@ -46,15 +35,16 @@ Status ReadExternal(const json& document, std::string_view name, GoogleSettings&
                             "ask; a file or a URL works",
                             name));
   }
-  s.subject_file = Text(source, "file");
-  s.subject_url = Text(source, "url");
+  s.subject_file = TextOf(source, "file");
+  s.subject_url = TextOf(source, "url");
   if (const json& headers = Field(source, "headers"); headers.is_object()) {
     for (const auto& [header, value] : headers.items()) {
       if (value.is_string()) s.subject_headers.emplace_back(header, value.get<std::string>());
     }
   }
   const json& format = Field(source, "format");
-  if (Text(format, "type") == "json") s.subject_field = Text(format, "subject_token_field_name");
+  if (TextOf(format, "type") == "json")
+    s.subject_field = TextOf(format, "subject_token_field_name");
   if (s.audience.empty() || s.subject_token_type.empty() || s.token_url.empty() ||
       s.subject_file.empty() == s.subject_url.empty()) {
     return Fail(Errc::kInvalid,
@@ -66,7 +56,7 @@ Status ReadExternal(const json& document, std::string_view name, GoogleSettings&
   return {};
 }
 
-Result<GoogleSettings> Parse(const json& document, std::string_view name, int depth) {
+Result<GoogleSettings> ParseJson(const json& document, std::string_view name, int depth) {
   if (!document.is_object()) {
     return Fail(Errc::kInvalid, fmt::format("{} is not a credential file of Google's: it is not "
                                             "a JSON object",
@@ -74,15 +64,15 @@ Result<GoogleSettings> Parse(const json& document, std::string_view name, int de
   }
   GoogleSettings s;
   s.endpoint = kService;
-  s.project = Text(document, "project_id");
-  s.quota_project = Text(document, "quota_project_id");
-  const std::string type = Text(document, "type");
+  s.project = TextOf(document, "project_id");
+  s.quota_project = TextOf(document, "quota_project_id");
+  const std::string type = TextOf(document, "type");
   if (type == "service_account") {
     s.kind = Kind::kServiceAccount;
-    s.client_email = Text(document, "client_email");
-    s.private_key = Text(document, "private_key");
-    s.private_key_id = Text(document, "private_key_id");
-    s.token_url = Text(document, "token_uri");
+    s.client_email = TextOf(document, "client_email");
+    s.private_key = TextOf(document, "private_key");
+    s.private_key_id = TextOf(document, "private_key_id");
+    s.token_url = TextOf(document, "token_uri");
     if (s.client_email.empty() || s.private_key.empty()) {
       return Fail(Errc::kInvalid,
                   fmt::format("{}: a service account's key needs client_email and private_key; "
@@ -92,10 +82,10 @@ Result<GoogleSettings> Parse(const json& document, std::string_view name, int de
     s.from = fmt::format("service account {} ({})", Printable(s.client_email), name);
   } else if (type == "authorized_user") {
     s.kind = Kind::kUser;
-    s.client_id = Text(document, "client_id");
-    s.client_secret = Text(document, "client_secret");
-    s.refresh_token = Text(document, "refresh_token");
-    s.token_url = Text(document, "token_uri");
+    s.client_id = TextOf(document, "client_id");
+    s.client_secret = TextOf(document, "client_secret");
+    s.refresh_token = TextOf(document, "refresh_token");
+    s.token_url = TextOf(document, "token_uri");
     if (s.client_id.empty() || s.client_secret.empty() || s.refresh_token.empty()) {
       return Fail(Errc::kInvalid,
                   fmt::format("{}: a user's credentials need client_id, client_secret and "
@@ -107,14 +97,14 @@ Result<GoogleSettings> Parse(const json& document, std::string_view name, int de
     LEAT_RETURN_IF_ERROR(ReadExternal(document, name, s));
   } else if (type == "impersonated_service_account" && depth == 0) {
     s.kind = Kind::kImpersonated;
-    s.impersonation_url = Text(document, "service_account_impersonation_url");
+    s.impersonation_url = TextOf(document, "service_account_impersonation_url");
     if (const json& delegates = Field(document, "delegates"); delegates.is_array()) {
       for (const json& delegate : delegates) {
         if (delegate.is_string()) s.delegates.push_back(delegate.get<std::string>());
       }
     }
     LEAT_ASSIGN_OR_RETURN(GoogleSettings source,
-                          Parse(Field(document, "source_credentials"), name, depth + 1));
+                          ParseJson(Field(document, "source_credentials"), name, depth + 1));
     s.source = std::make_shared<const GoogleSettings>(std::move(source));
     if (s.impersonation_url.empty()) {
       return Fail(Errc::kInvalid,
@@ -191,9 +181,9 @@ Result<GoogleSettings> FromRcloneToken(const RcloneRemote& remote, const std::st
   GoogleSettings s;
   s.kind = Kind::kUser;
   s.endpoint = kService;
-  s.access_token = Text(document, "access_token");
-  s.refresh_token = Text(document, "refresh_token");
-  s.access_token_end = Text(document, "expiry");
+  s.access_token = TextOf(document, "access_token");
+  s.refresh_token = TextOf(document, "refresh_token");
+  s.access_token_end = TextOf(document, "expiry");
   s.client_id = remote.GetOr("client_id", "");
   s.client_secret = remote.GetOr("client_secret", "");
   s.token_url = remote.GetOr("token_url", kTokenUrl);
@@ -209,7 +199,7 @@ Result<GoogleSettings> FromRcloneToken(const RcloneRemote& remote, const std::st
 }  // namespace
 
 Result<GoogleSettings> ParseGoogleCredentials(std::string_view text, std::string_view name) {
-  return Parse(json::parse(text, nullptr, /*allow_exceptions=*/false), name, 0);
+  return ParseJson(json::parse(text, nullptr, /*allow_exceptions=*/false), name, 0);
 }
 
 Result<GoogleSettings> GoogleFromVariables(const Environment& env) {

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/json_fields.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "net/url.h"
@@ -21,17 +21,6 @@ constexpr std::string_view kMtime = "mtime";
 constexpr std::string_view kGsutilMtime = "goog-reserved-file-mtime";
 constexpr std::string_view kUpload = "leat-upload";
 
-json Parse(std::string_view text) { return json::parse(text, nullptr, /*allow_exceptions=*/false); }
-
-const json& Field(const json& object, const char* key) {
-  static const json kNothing;
-  const auto found = object.find(key);
-  return object.is_object() && found != object.end() ? *found : kNothing;
-}
-std::string Text(const json& object, const char* key) {
-  const json& field = Field(object, key);
-  return field.is_string() ? field.get<std::string>() : std::string();
-}
 std::string Dump(const json& document) {
   return document.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -57,18 +46,18 @@ std::string ParseMd5(std::string_view base64) {
 
 Result<Resource> ReadObject(const json& entry) {
   Resource out;
-  out.info.key = Text(entry, "name");
+  out.info.key = TextOf(entry, "name");
   // 64-bit numbers are text in this API.
-  const auto size = ParseDecimal(Text(entry, "size"));
-  const auto generation = ParseDecimal(Text(entry, "generation"));
+  const auto size = ParseDecimal(TextOf(entry, "size"));
+  const auto generation = ParseDecimal(TextOf(entry, "generation"));
   if (out.info.key.empty() || !size || !generation)
     return Fail(Errc::kCorrupt, "an object without name, size or generation");
   out.info.size = *size;
   out.info.version.etag = std::to_string(*generation);
-  out.info.modified = net::ParseIsoDate(Text(entry, "updated"));
-  if (!out.info.modified) out.info.modified = net::ParseIsoDate(Text(entry, "timeCreated"));
-  out.crc32c = ParseCrc(Text(entry, "crc32c"));
-  out.md5 = ParseMd5(Text(entry, "md5Hash"));
+  out.info.modified = net::ParseIsoDate(TextOf(entry, "updated"));
+  if (!out.info.modified) out.info.modified = net::ParseIsoDate(TextOf(entry, "timeCreated"));
+  out.crc32c = ParseCrc(TextOf(entry, "crc32c"));
+  out.md5 = ParseMd5(TextOf(entry, "md5Hash"));
   Metadata theirs;
   if (const json& metadata = Field(entry, "metadata"); metadata.is_object()) {
     for (const auto& [name, value] : metadata.items()) {
@@ -183,16 +172,16 @@ std::string CrcText(std::uint32_t crc32c) {
 }
 
 Result<Resource> ParseObject(std::string_view document) {
-  const json entry = Parse(document);
+  const json entry = ParseJson(document);
   if (!entry.is_object()) return Fail(Errc::kCorrupt, "the answer is no JSON object");
   return ReadObject(entry);
 }
 
 Result<Listing> ParseListing(std::string_view document) {
-  const json page = Parse(document);
+  const json page = ParseJson(document);
   if (!page.is_object()) return Fail(Errc::kCorrupt, "the listing is no JSON object");
   Listing listing;
-  listing.next_page = Text(page, "nextPageToken");
+  listing.next_page = TextOf(page, "nextPageToken");
   if (const json& items = Field(page, "items"); items.is_array()) {
     listing.objects.reserve(items.size());
     for (const json& entry : items) {
@@ -204,16 +193,16 @@ Result<Listing> ParseListing(std::string_view document) {
 }
 
 Result<BucketPage> ParseBuckets(std::string_view document) {
-  const json page = Parse(document);
+  const json page = ParseJson(document);
   if (!page.is_object()) return Fail(Errc::kCorrupt, "the list of buckets is no JSON object");
   BucketPage out;
-  out.next_page = Text(page, "nextPageToken");
+  out.next_page = TextOf(page, "nextPageToken");
   if (const json& items = Field(page, "items"); items.is_array()) {
     for (const json& entry : items) {
       BucketInfo info;
-      info.name = Text(entry, "name");
+      info.name = TextOf(entry, "name");
       if (info.name.empty()) return Fail(Errc::kCorrupt, "the list has a bucket without a name");
-      info.created = net::ParseIsoDate(Text(entry, "timeCreated"));
+      info.created = net::ParseIsoDate(TextOf(entry, "timeCreated"));
       out.buckets.push_back(std::move(info));
     }
   }
@@ -221,12 +210,12 @@ Result<BucketPage> ParseBuckets(std::string_view document) {
 }
 
 Result<Rewrite> ParseRewrite(std::string_view document) {
-  const json answer = Parse(document);
+  const json answer = ParseJson(document);
   const json& done = Field(answer, "done");
   if (!done.is_boolean()) return Fail(Errc::kCorrupt, "the answer does not say whether it is done");
   Rewrite out;
   out.done = done.get<bool>();
-  out.token = Text(answer, "rewriteToken");
+  out.token = TextOf(answer, "rewriteToken");
   if (out.done) {
     LEAT_ASSIGN_OR_RETURN(out.object, ReadObject(Field(answer, "resource")));
   } else if (out.token.empty()) {
@@ -241,14 +230,14 @@ ApiError ParseApiError(std::string_view body) {
     if (message.empty()) message = Element(body, "Message");
     return {Short(Element(body, "Code")), Short(std::move(message))};
   }
-  const json document = Parse(body);
+  const json document = ParseJson(body);
   const json& error = Field(document, "error");
   ApiError out;
-  out.message = Short(Text(error, "message"));
+  out.message = Short(TextOf(error, "message"));
   if (const json& errors = Field(error, "errors"); errors.is_array() && !errors.empty())
-    out.reason = Short(Text(errors[0], "reason"));
+    out.reason = Short(TextOf(errors[0], "reason"));
   // (the API's front says it otherwise)
-  if (out.reason.empty()) out.reason = Short(Text(error, "status"));
+  if (out.reason.empty()) out.reason = Short(TextOf(error, "status"));
   return out;
 }
 

@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "base/bytes.h"
+#include "base/json_fields.h"
 #include "base/log.h"
 #include "net/url.h"
 #include "store/http_answer.h"
@@ -13,13 +12,6 @@ namespace leat::store::swift {
 namespace {
 
 using nlohmann::json;
-
-json Parse(std::string_view text) { return json::parse(text, nullptr, /*allow_exceptions=*/false); }
-
-std::string Text(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
 
 std::optional<std::uint64_t> Number(const json& object, const char* key) {
   const auto found = object.find(key);
@@ -37,24 +29,24 @@ std::optional<std::chrono::system_clock::time_point> DateOf(std::string text) {
 }  // namespace
 
 Result<Listing> ParseListing(std::string_view document) {
-  const json entries = Parse(document);
+  const json entries = ParseJson(document);
   if (!entries.is_array()) return Fail(Errc::kCorrupt, "the listing is no JSON array");
   Listing listing;
   listing.objects.reserve(entries.size());
   for (const json& entry : entries) {
     if (!entry.is_object()) return Fail(Errc::kCorrupt, "the listing has an entry that is none");
     ObjectInfo info;
-    info.key = Text(entry, "name");
+    info.key = TextOf(entry, "name");
     const auto size = Number(entry, "bytes");
     if (info.key.empty() || !size)
       return Fail(Errc::kCorrupt, "the listing has an entry without a name or a size");
     info.size = *size;
-    info.modified = DateOf(Text(entry, "last_modified"));
+    info.modified = DateOf(TextOf(entry, "last_modified"));
     // "hash" is that of a static large object's manifest; the object's own is beside it.
-    const std::string whole = Text(entry, "slo_etag");
+    const std::string whole = TextOf(entry, "slo_etag");
     info.in_parts = !whole.empty();
-    info.version.etag = UnquoteEtag(whole.empty() ? Text(entry, "hash") : whole);
-    if (info.size == 0 && Text(entry, "content_type") != "application/directory")
+    info.version.etag = UnquoteEtag(whole.empty() ? TextOf(entry, "hash") : whole);
+    if (info.size == 0 && TextOf(entry, "content_type") != "application/directory")
       listing.empty.push_back(listing.objects.size());
     listing.objects.push_back(std::move(info));
   }
@@ -62,15 +54,15 @@ Result<Listing> ParseListing(std::string_view document) {
 }
 
 Result<std::vector<BucketInfo>> ParseContainers(std::string_view document) {
-  const json entries = Parse(document);
+  const json entries = ParseJson(document);
   if (!entries.is_array()) return Fail(Errc::kCorrupt, "the list of containers is no JSON array");
   std::vector<BucketInfo> out;
   for (const json& entry : entries) {
-    if (!entry.is_object() || Text(entry, "name").empty())
+    if (!entry.is_object() || TextOf(entry, "name").empty())
       return Fail(Errc::kCorrupt, "the list has a container without a name");
     BucketInfo info;
-    info.name = Text(entry, "name");
-    info.created = DateOf(Text(entry, "last_modified"));
+    info.name = TextOf(entry, "name");
+    info.created = DateOf(TextOf(entry, "last_modified"));
     info.objects = Number(entry, "count");
     info.bytes = Number(entry, "bytes");
     out.push_back(std::move(info));
@@ -79,13 +71,13 @@ Result<std::vector<BucketInfo>> ParseContainers(std::string_view document) {
 }
 
 Result<std::vector<PartDigest>> ParseManifest(std::string_view document) {
-  const json entries = Parse(document);
+  const json entries = ParseJson(document);
   if (!entries.is_array()) return Fail(Errc::kCorrupt, "the manifest is no JSON array");
   std::vector<PartDigest> parts;
   for (const json& entry : entries) {
     if (!entry.is_object()) return Fail(Errc::kCorrupt, "the manifest has an entry that is none");
     const auto size = Number(entry, "bytes");
-    auto md5 = FromHex(Text(entry, "hash"));
+    auto md5 = FromHex(TextOf(entry, "hash"));
     // A range of a segment, or a segment that is a large object itself: its hash is another's.
     if (entry.contains("range") || entry.contains("sub_slo") || !size || !md5 || md5->size() != 16)
       return Fail(Errc::kUnsupported, "the manifest has a segment without a digest of its own");
@@ -95,12 +87,12 @@ Result<std::vector<PartDigest>> ParseManifest(std::string_view document) {
 }
 
 Result<std::vector<std::string>> ParseManifestNames(std::string_view document) {
-  const json entries = Parse(document);
+  const json entries = ParseJson(document);
   if (!entries.is_array()) return Fail(Errc::kCorrupt, "the manifest is no JSON array");
   std::vector<std::string> names;
   for (const json& entry : entries) {
     if (!entry.is_object()) return Fail(Errc::kCorrupt, "the manifest has an entry that is none");
-    names.push_back(Text(entry, "name"));
+    names.push_back(TextOf(entry, "name"));
   }
   return names;
 }
@@ -114,7 +106,7 @@ std::string WriteManifest(const std::vector<Segment>& segments) {
 }
 
 Result<std::string> ParseBulkErrors(std::string_view document) {
-  const json answer = Parse(document);
+  const json answer = ParseJson(document);
   if (!answer.is_object()) return Fail(Errc::kCorrupt, "the answer is no JSON object");
   if (const auto errors = answer.find("Errors"); errors != answer.end() && errors->is_array()) {
     for (const json& error : *errors) {
@@ -122,9 +114,9 @@ Result<std::string> ParseBulkErrors(std::string_view document) {
         return Printable(error[0].get<std::string>() + ": " + error[1].get<std::string>());
     }
   }
-  const std::string status = Text(answer, "Response Status");
+  const std::string status = TextOf(answer, "Response Status");
   if (status.starts_with('2')) return std::string();
-  return status.empty() ? "no status" : Printable(status + " " + Text(answer, "Response Body"));
+  return status.empty() ? "no status" : Printable(status + " " + TextOf(answer, "Response Body"));
 }
 
 }  // namespace leat::store::swift
