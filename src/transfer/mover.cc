@@ -16,6 +16,7 @@
 #include "os/file.h"
 #include "snapshot/key_rules.h"
 #include "store/http_answer.h"
+#include "transfer/arrival.h"
 
 namespace leat::transfer {
 namespace {
@@ -41,33 +42,6 @@ std::int64_t TimeOf(const store::ObjectInfo& info) {
       .count();
 }
 
-/// Holds bytes that come in order to what is promised of the whole.
-class Verifier {
- public:
-  Verifier(bool wanted, const std::optional<digest::Expected>& expected) {
-    if (wanted && expected) {
-      expected_ = *expected;
-      hasher_.emplace(expected->kind);
-    }
-  }
-  void Update(std::span<const std::byte> piece) {
-    if (hasher_) hasher_->Update(piece);
-  }
-  /// What it was held to; kCorrupt where it is something else.
-  Result<std::string> Finish(const std::string& name) {
-    if (!hasher_) return std::string();
-    const std::string got = hasher_->Finish();
-    if (got == expected_.value) return std::string(digest::KindName(expected_.kind));
-    return Fail(Errc::kCorrupt,
-                fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
-                            name, digest::KindName(expected_.kind)));
-  }
-
- private:
-  digest::Expected expected_;
-  std::optional<digest::Hasher> hasher_;
-};
-
 /// An object's metadata may name the MD5 of the whole, as rclone writes it for objects in parts.
 std::optional<digest::Expected> ExpectedOf(const store::ObjectInfo& info) {
   if (info.expected) return info.expected;
@@ -80,16 +54,7 @@ std::optional<digest::Expected> ExpectedOf(const store::ObjectInfo& info) {
 
 Status HashRange(int fd, std::uint64_t offset, std::uint64_t length, digest::Hasher& hasher,
                  const CallContext& ctx) {
-  thread_local std::vector<std::byte> buffer(256 * kKiB);
-  while (length > 0) {
-    if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
-    const auto piece = std::span(buffer).first(std::min<std::uint64_t>(length, buffer.size()));
-    LEAT_RETURN_IF_ERROR(os::PreadAll(fd, piece, offset));
-    hasher.Update(piece);
-    offset += piece.size();
-    length -= piece.size();
-  }
-  return {};
+  return ReadPieces(fd, offset, length, ctx, [&](auto piece) { hasher.Update(piece); });
 }
 
 /// Whether parts with those MD5s are the object's.
@@ -101,6 +66,12 @@ bool SameParts(const std::vector<store::PartDigest>& parts, const std::vector<st
     all.Update(AsBytes(md5s[i]));
   }
   return !parts[0].md5.empty() || ToHex(AsBytes(all.Finish())) == etag.substr(0, 32);
+}
+
+std::unexpected<Error> FailDigest(const std::string& name, std::string_view what) {
+  return Fail(Errc::kCorrupt,
+              fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
+                          name, what));
 }
 
 /// In place of what has the name, unless that is a folder.
@@ -326,15 +297,18 @@ Result<Moved> Mover::DownloadWhole(const Place& from, const Item& item, const st
   const std::string key = from.KeyOf(item.path);
   LEAT_ASSIGN_OR_RETURN(const auto file,
                         PartialFile::Open(folder, name, item.size, "", std::max(item.size, 1UL)));
-  std::optional<Verifier> verifier;
-  std::uint64_t position = 0;
+  std::optional<digest::Expected> expected;
+  std::optional<Arrival> arrival;
+  std::uint64_t arrived = 0;
   std::int64_t mtime = item.mtime_ns;
   store::ReadOptions read{.if_version = item.version};
   read.on_info = [&](const store::ObjectInfo& info) -> Status {
     if (info.size != item.size) {
       return Fail(Errc::kConflict, from.NameOf(item.path) + " was replaced since it was listed");
     }
-    verifier.emplace(options_.verify, ExpectedOf(info));
+    if (options_.verify) expected = ExpectedOf(info);
+    arrival.emplace(lanes_, expected ? std::optional(expected->kind) : std::nullopt, 0,
+                    [&](auto bytes, std::uint64_t offset) { return file->Write(bytes, offset); });
     mtime = TimeOf(info);
     return {};
   };
@@ -342,24 +316,26 @@ Result<Moved> Mover::DownloadWhole(const Place& from, const Item& item, const st
       key, read,
       [&](std::span<const std::byte> piece) -> Status {
         if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
-        verifier->Update(piece);
-        LEAT_RETURN_IF_ERROR(file->Write(piece, position));
-        position += piece.size();
+        arrived += piece.size();
         progress_.bytes += piece.size();
-        return {};
+        return arrival->Take(piece);
       },
       ctx);
   const auto give_up = [&](Error error) {
-    progress_.bytes -= position;
+    progress_.bytes -= arrived;
     file->Discard();
     return std::unexpected(std::move(error));
   };
   if (!got) return give_up(got.error());
-  Result<std::string> verified =
-      verifier ? verifier->Finish(from.NameOf(item.path)) : Result<std::string>(std::string());
-  if (!verified) return give_up(verified.error());
+  Result<std::string> digest = arrival ? arrival->Finish() : Result<std::string>(std::string());
+  if (!digest) return give_up(digest.error());
+  if (expected && *digest != expected->value) {
+    return give_up(FailDigest(from.NameOf(item.path), digest::KindName(expected->kind)).error());
+  }
   if (Status published = file->Publish(mtime); !published) return give_up(published.error());
-  return Moved{.bytes = item.size, .verified_by = *std::move(verified)};
+  return Moved{
+      .bytes = item.size,
+      .verified_by = expected ? std::string(digest::KindName(expected->kind)) : std::string()};
 }
 
 Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const std::string& folder,
@@ -371,9 +347,10 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
     return store::FailReplaced(from.NameOf(item.path), item.version, info.version);
   const std::optional<digest::Expected> expected =
       options_.verify ? ExpectedOf(info) : std::nullopt;
-  // An object in parts is held to its parts' MD5s, each by the thread that brings it.
+  // An object in parts is held to its parts' MD5s, side by side: that of the whole, where it is
+  // known too, would have to be computed from the first byte to the last.
   std::vector<store::PartDigest> parts;
-  if (options_.verify && !expected)
+  if (options_.verify)
     parts = PartsOf(
         from,
         {.path = item.path, .size = item.size, .version = info.version, .in_parts = info.in_parts},
@@ -403,15 +380,13 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   std::mutex mutex;
   std::optional<Error> failure;
   std::optional<digest::Hasher> whole;  // of the ranges before `hashed`; used by who is hashing
-  if (expected) whole.emplace(expected->kind);
+  if (expected && !part_size) whole.emplace(expected->kind);
   std::size_t hashed = 0;
   bool hashing = false;
   const store::Version pin{.etag = info.version.etag,
                            .version_id = info.version.etag.empty() ? info.version.version_id : ""};
 
   const auto fetch = [&](std::size_t i) -> Status {
-    std::optional<digest::Hasher> md5;
-    if (part_size) md5.emplace(digest::Kind::kMd5);
     const std::uint64_t end = offset_of(i) + length_of(i);
     std::size_t at = i * blocks_per_range;
     const std::size_t blocks_end = std::min(at + blocks_per_range, file->blocks());
@@ -420,31 +395,45 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
     const std::uint64_t before = position - offset_of(i);
     resumed += before;
     progress_.bytes += before;
-    if (md5) LEAT_RETURN_IF_ERROR(HashRange(file->fd(), offset_of(i), before, *md5, ctx));
-    if (position < end) {
-      const Status got = from.store->Read(
-          key, {.offset = position, .length = end - position, .if_version = pin},
-          [&](std::span<const std::byte> piece) -> Status {
-            if (piece.size() > end - position)
-              return Fail(Errc::kCorrupt, "more bytes arrived than were asked for");
-            if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
-            if (md5) md5->Update(piece);
-            LEAT_RETURN_IF_ERROR(file->Write(piece, position));
-            position += piece.size();
-            brought += piece.size();
-            progress_.bytes += piece.size();
-            for (; at < blocks_end && position >= std::min((at + 1) * block, end); ++at)
-              LEAT_RETURN_IF_ERROR(file->Done(at));
-            return {};
-          },
-          ctx);
-      if (!got) return got;
+    if (position == end) {
+      if (!part_size) return {};
+      digest::Hasher md5(digest::Kind::kMd5);
+      LEAT_RETURN_IF_ERROR(HashRange(file->fd(), offset_of(i), before, md5, ctx));
+      md5s[i] = md5.Finish();
+      return {};
+    }
+    const auto write = [&](std::span<const std::byte> bytes, std::uint64_t offset) -> Status {
+      LEAT_RETURN_IF_ERROR(file->Write(bytes, offset));
+      const std::uint64_t written = offset + bytes.size();
+      for (; at < blocks_end && written >= std::min((at + 1) * block, end); ++at)
+        LEAT_RETURN_IF_ERROR(file->Done(at));
+      return {};
+    };
+    Arrival arrival(lanes_, part_size ? std::optional(digest::Kind::kMd5) : std::nullopt, position,
+                    write);
+    LEAT_RETURN_IF_ERROR(arrival.HashBefore(file->fd(), offset_of(i), before, ctx));
+    const Status got = from.store->Read(
+        key, {.offset = position, .length = end - position, .if_version = pin},
+        [&](std::span<const std::byte> piece) -> Status {
+          if (piece.size() > end - position)
+            return Fail(Errc::kCorrupt, "more bytes arrived than were asked for");
+          if (!bandwidth_.Take(piece.size(), ctx)) return Fail(Errc::kCancelled, "cancelled");
+          position += piece.size();
+          brought += piece.size();
+          progress_.bytes += piece.size();
+          return arrival.Take(piece);
+        },
+        ctx);
+    if (!got) {
+      // (the first failure is the one to tell)
+      static_cast<void>(arrival.Flush());
+      return got;
     }
     if (position != end)
       return Fail(Errc::kCorrupt,
                   from.NameOf(item.path) + ": fewer bytes arrived than were asked for");
-    if (md5) md5s[i] = md5->Finish();
-    there[i].store(1, std::memory_order_release);
+    LEAT_ASSIGN_OR_RETURN(std::string md5, arrival.Finish());
+    if (part_size) md5s[i] = std::move(md5);
     return {};
   };
   // Whoever has brought a range hashes what is whole from the start, while the others go on.
@@ -465,6 +454,7 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   };
   ParallelFor(count, streams_, [&](std::size_t i) {
     Status done = ctx.cancelled() ? Status(Fail(Errc::kCancelled, "cancelled")) : fetch(i);
+    if (done) there[i].store(1, std::memory_order_release);
     if (done) done = hash_on();
     if (done) return true;
     const std::lock_guard lock(mutex);
@@ -484,21 +474,26 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   const auto wrong = [&](std::string_view what) {
     file->Discard();
     progress_.bytes -= brought + resumed;
-    return Fail(Errc::kCorrupt,
-                fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
-                            from.NameOf(item.path), what));
+    return FailDigest(from.NameOf(item.path), what);
   };
   Moved moved{.bytes = item.size, .resumed = resumed, .verified_by = ""};
-  if (expected) {
-    if (whole->Finish() != expected->value) return wrong(digest::KindName(expected->kind));
-    moved.verified_by = digest::KindName(expected->kind);
-  } else if (!parts.empty()) {
+  if (!parts.empty()) {
     Result<bool> same = part_size ? Result<bool>(SameParts(parts, md5s, info.version.etag))
                                   : HasParts(file->fd(), parts, info.version.etag, streams_, ctx);
     if (!same) return std::unexpected(std::move(same).error());
     // Where the size of the parts was a guess, a wrong one tells nothing.
     if (!*same && !parts[0].md5.empty()) return wrong("MD5s of its parts");
     if (*same) moved.verified_by = "MD5 of each part";
+  }
+  if (expected && moved.verified_by.empty()) {
+    std::string digest;
+    if (whole) {
+      digest = whole->Finish();
+    } else {
+      LEAT_ASSIGN_OR_RETURN(digest, HashFile(file->fd(), item.size, expected->kind, ctx));
+    }
+    if (digest != expected->value) return wrong(digest::KindName(expected->kind));
+    moved.verified_by = digest::KindName(expected->kind);
   }
   LEAT_RETURN_IF_ERROR(file->Publish(TimeOf(info)));
   return moved;

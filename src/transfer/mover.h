@@ -15,6 +15,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "digest/digest.h"
+#include "digest/md5_lanes.h"
 #include "store/object_store.h"
 #include "transfer/copy.h"
 #include "transfer/partial_file.h"
@@ -74,6 +75,7 @@ class Mover {
   const CopyOptions& options_;
   CopyProgress& progress_;
   Bandwidth bandwidth_;
+  digest::Md5Lanes lanes_;
   const std::uint64_t cutoff_;
   const std::size_t streams_;
   std::mutex mutex_;

@@ -59,6 +59,13 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
   file->size_ = size;
   file->there_ = std::vector<std::atomic<char>>(
       std::max<std::uint64_t>(1, size / block + (size % block != 0 ? 1 : 0)));
+  // What no next attempt goes on with needs no name before it has its own, where the file system
+  // can do that.
+  static const bool can_name_later = ::access("/proc/self/fd", X_OK) == 0;
+  if (identity.empty() && can_name_later) {
+    file->fd_ = os::UniqueFd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666));
+    if (file->fd_) return file;
+  }
   // The same name each time: the next attempt finds it. Where another process is at it, one of our
   // own.
   file->temporary_ = fmt::format("{}/{}{:016x}", folder, kTemporary, digest::Xxh3(AsBytes(name)));
@@ -68,6 +75,10 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
     file->temporary_ = folder + "/" + TemporaryName();
     LEAT_ASSIGN_OR_RETURN(file->fd_, os::Open(file->temporary_, O_RDWR | O_CREAT | O_EXCL, 0666));
   }
+  struct stat st;
+  if (::fstat(file->fd_.get(), &st) != 0) return FailErrno(errno, file->temporary_);
+  // (ext4 writes a file that was cut to nothing to the disk when it is closed)
+  if (identity.empty() && st.st_size == 0) return file;
   if (identity.empty()) {
     if (::ftruncate(file->fd_.get(), 0) != 0) return FailErrno(errno, file->path_);
     return file;
@@ -75,8 +86,6 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
   const Trailer wanted{
       .identity = digest::Xxh3(AsBytes(identity)), .block = block, .boot = BootHash()};
   const std::uint64_t whole = size + sizeof(Trailer) + file->there_.size();
-  struct stat st;
-  if (::fstat(file->fd_.get(), &st) != 0) return FailErrno(errno, file->temporary_);
   Trailer there{};
   if (static_cast<std::uint64_t>(st.st_size) == whole &&
       os::PreadAll(file->fd_.get(), {reinterpret_cast<std::byte*>(&there), sizeof(there)}, size) &&
@@ -88,7 +97,7 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
     return file;
   }
   // Marks first: a file of the right length without them would seem to have holes that are there.
-  if (::ftruncate(file->fd_.get(), 0) != 0 ||
+  if ((st.st_size != 0 && ::ftruncate(file->fd_.get(), 0) != 0) ||
       ::ftruncate(file->fd_.get(), static_cast<off_t>(whole)) != 0)
     return FailErrno(errno, file->path_);
   LEAT_RETURN_IF_ERROR(os::PwriteAll(
@@ -116,15 +125,32 @@ Status PartialFile::Done(std::size_t i) {
 }
 
 Status PartialFile::Publish(std::int64_t mtime_ns) {
-  if (::ftruncate(fd_.get(), static_cast<off_t>(size_)) != 0) return FailErrno(errno, path_);
+  struct stat st;
+  if (::fstat(fd_.get(), &st) != 0) return FailErrno(errno, path_);
+  if (static_cast<std::uint64_t>(st.st_size) != size_ &&
+      ::ftruncate(fd_.get(), static_cast<off_t>(size_)) != 0)
+    return FailErrno(errno, path_);
   LEAT_RETURN_IF_ERROR(SetFileTime(fd_.get(), mtime_ns));
+  if (temporary_.empty()) {
+    const std::string unnamed = fmt::format("/proc/self/fd/{}", fd_.get());
+    const auto link = [&](const std::string& name) {
+      return ::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0;
+    };
+    finished_ = link(path_);
+    if (finished_) return {};
+    if (errno != EEXIST) return FailErrno(errno, path_);
+    // A link never replaces what is there; a rename does.
+    std::string temporary = path_.substr(0, path_.rfind('/') + 1) + TemporaryName();
+    if (!link(temporary)) return FailErrno(errno, temporary);
+    temporary_ = std::move(temporary);
+  }
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) return FailErrno(errno, path_);
   finished_ = true;
   return {};
 }
 
 void PartialFile::Discard() {
-  ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
   finished_ = true;
 }
 
