@@ -182,8 +182,8 @@ void Md5Lanes::Run(Job& job) {
   const auto until = std::chrono::steady_clock::now() + kPatience;
   std::unique_lock lock(mutex_);
   queue_.push_back(&job);
-  // (half of the streams are waited for: the others may stand still)
-  if (queue_.size() < std::min(kLanes, (streams_ + 1) / 2)) {
+  // (a quarter of the streams is not waited for: they may stand still)
+  if (queue_.size() < std::min(kLanes, streams_ - streams_ / 4)) {
     job.changed.wait_until(lock, until, [&] { return job.done; });
     if (!job.queued) job.changed.wait(lock, [&] { return job.done; });
     if (job.done) return;
