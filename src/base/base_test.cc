@@ -1,12 +1,15 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/concurrency.h"
 #include "base/log.h"
 #include "base/memory_budget.h"
 #include "base/thread_pool.h"
@@ -206,6 +209,56 @@ TEST(ThreadPool, DropsWhatHasNotBegunAtItsEnd) {
     end.join();
   }
   EXPECT_EQ(ran, 1);
+}
+
+// What gets done is told by `rate`, of how many are at it; the number after `seconds`.
+std::size_t SettlesAt(std::size_t first, std::size_t most,
+                      const std::function<double(double)>& rate, double seconds = 10) {
+  double done = 0;
+  Concurrency concurrency(first, most, [&] { return static_cast<std::uint64_t>(done); });
+  auto now = Concurrency::Clock::time_point() + std::chrono::hours(1);
+  std::size_t allowed = concurrency.Allowed(now);
+  for (double at = 0; at < seconds; at += 0.01) {
+    now += std::chrono::milliseconds(10);
+    done += rate(static_cast<double>(allowed)) * 0.01;
+    allowed = concurrency.Allowed(now);
+  }
+  return allowed;
+}
+
+TEST(Concurrency, GrowsWhileThatHelpsAndNotBeyond) {
+  const auto latency_bound = [](double n) { return n * 1e6; };
+  EXPECT_EQ(SettlesAt(8, 64, latency_bound, 2), 64u);
+  EXPECT_EQ(SettlesAt(8, 8, latency_bound), 8u) << "what the user chose";
+  const auto full_at_20 = [](double n) { return std::min(n, 20.0) * 1e6; };
+  EXPECT_EQ(SettlesAt(8, 64, full_at_20, 2), 32u);
+  const auto worse_with_more = [](double n) { return 1e9 / (10 + n); };
+  EXPECT_LE(SettlesAt(32, 128, worse_with_more, 30), 8u);
+  const auto one_does_it_all = [](double) { return 1e6; };
+  EXPECT_GE(SettlesAt(32, 128, one_does_it_all, 60), 2u);
+  EXPECT_EQ(SettlesAt(8, 64, [](double) { return 0; }), 8u) << "nothing is done: nothing is learnt";
+}
+
+TEST(ParallelFor, FollowsWhatIsAllowed) {
+  std::atomic<std::size_t> allowed{1}, at_once{0}, most_at_once{0}, count{0};
+  ParallelFor(
+      300, [&] { return allowed.load(); },
+      [&](std::size_t i) {
+        const std::size_t now = ++at_once;
+        if (i == 100) allowed = 5;
+        if (i == 200) allowed = 2;
+        EXPECT_TRUE(now == 1 || i >= 100);
+        for (std::size_t most = most_at_once;
+             now > most && !most_at_once.compare_exchange_weak(most, now);) {
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        --at_once;
+        ++count;
+        return true;
+      });
+  EXPECT_EQ(count, 300u);
+  EXPECT_LE(most_at_once, 5u);
+  EXPECT_GT(most_at_once, 1u);
 }
 
 TEST(ParallelFor, DoesEachOnceAndStopsWhereAskedTo) {

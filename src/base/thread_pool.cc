@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <system_error>
 #include <utility>
@@ -76,21 +77,49 @@ void ThreadPool::Run() {
 
 void ParallelFor(std::size_t count, std::size_t threads,
                  const std::function<bool(std::size_t)>& body) {
+  ParallelFor(count, [threads] { return threads; }, body);
+}
+
+void ParallelFor(std::size_t count, const std::function<std::size_t()>& allowed,
+                 const std::function<bool(std::size_t)>& body) {
+  constexpr std::chrono::milliseconds kAskAgain{50};
   std::atomic<std::size_t> next{0};
-  std::atomic<bool> stop{false};
-  const auto work = [&] {
-    for (std::size_t i; !stop && (i = next.fetch_add(1)) < count;) {
-      if (!body(i)) stop = true;
+  std::mutex mutex;
+  std::condition_variable over;
+  std::vector<std::thread> others;  // guarded by mutex
+  std::atomic<std::size_t> begun{1};
+  std::function<void(std::size_t)> work = [&](std::size_t self) {
+    while (next < count) {
+      const std::size_t threads = std::max<std::size_t>(allowed(), 1);
+      if (self >= threads) {
+        std::unique_lock lock(mutex);
+        over.wait_for(lock, kAskAgain, [&] { return next >= count; });
+        continue;
+      }
+      const std::size_t i = next.fetch_add(1);
+      if (i >= count) break;
+      if (i + 1 < count && begun < std::min(threads, count)) {
+        const std::lock_guard lock(mutex);
+        try {
+          for (; begun < std::min(threads, count); ++begun) others.emplace_back(work, begun.load());
+        } catch (const std::system_error&) {
+          // No more threads are to be had: those that there are do it all.
+          begun = count;
+        }
+      }
+      if (!body(i)) next = count;
     }
+    const std::lock_guard lock(mutex);
+    over.notify_all();
   };
-  std::vector<std::thread> others;
-  try {
-    for (std::size_t i = 1; i < std::min(threads, count); ++i) others.emplace_back(work);
-  } catch (const std::system_error&) {
-    // No more threads are to be had: those that there are do it all.
+  work(0);
+  for (std::unique_lock lock(mutex); !others.empty();) {
+    std::thread last = std::move(others.back());
+    others.pop_back();
+    lock.unlock();
+    last.join();
+    lock.lock();
   }
-  work();
-  for (std::thread& t : others) t.join();
 }
 
 }  // namespace leat

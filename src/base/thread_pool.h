@@ -51,6 +51,10 @@ class ThreadPool {
 /// when all are done. Stops handing out further i after body returned false.
 void ParallelFor(std::size_t count, std::size_t threads,
                  const std::function<bool(std::size_t)>& body);
+/// The same on as many threads as `allowed` says, at least one; it is asked again before each i,
+/// and several times a second.
+void ParallelFor(std::size_t count, const std::function<std::size_t()>& allowed,
+                 const std::function<bool(std::size_t)>& body);
 
 }  // namespace leat
 

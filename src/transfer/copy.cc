@@ -7,12 +7,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <functional>
 #include <mutex>
 #include <set>
 
 #include "base/bytes.h"
+#include "base/concurrency.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "os/file.h"
@@ -23,7 +26,9 @@
 namespace leat::transfer {
 namespace {
 
-constexpr std::size_t kTransfers = 32;
+constexpr std::size_t kTransfers = 32, kMostTransfers = 128;
+/// A request costs as much as so many bytes.
+constexpr std::uint64_t kRequestInBytes = 64 * kKiB;
 constexpr std::size_t kKeptErrors = 1000;
 /// Up to this size a local file is hashed rather than an object's metadata asked for.
 constexpr std::uint64_t kCheapToHash = 256 * kKiB;
@@ -47,6 +52,9 @@ class Copier {
         progress_(progress),
         ctx_(ctx),
         mover_(options_, progress),
+        concurrency_(options_.transfers == 0 ? kTransfers : options_.transfers,
+                     options_.transfers == 0 ? kMostTransfers : options_.transfers,
+                     [this] { return progress_.bytes + items_done_ * kRequestInBytes; }),
         tree_(options_.to, mover_) {}
 
   Result<CopyReport> Run() {
@@ -97,8 +105,7 @@ class Copier {
     LEAT_RETURN_IF_ERROR(List(false));
     CheckReport out;
     std::mutex mutex;
-    ParallelFor(pairs_.size(), Threads(), [&](std::size_t i) {
-      if (ctx_.cancelled()) return false;
+    ForEach(pairs_.size(), [&](std::size_t i) {
       const Pair& pair = pairs_[i];
       ++progress_.checked;
       if (pair.target == nullptr) {
@@ -126,7 +133,17 @@ class Copier {
   }
 
  private:
-  std::size_t Threads() const { return options_.transfers == 0 ? kTransfers : options_.transfers; }
+  /// Calls body for 0 <= i < count until it returns false.
+  void ForEach(std::size_t count, const std::function<bool(std::size_t)>& body) {
+    ParallelFor(
+        count, [this] { return concurrency_.Allowed(); },
+        [&](std::size_t i) {
+          if (ctx_.cancelled()) return false;
+          const bool go_on = body(i);
+          ++items_done_;
+          return go_on;
+        });
+  }
 
   void NoteFailure(const std::string& path, const std::string& why) {
     const std::lock_guard lock(mutex_);
@@ -326,8 +343,7 @@ class Copier {
       constexpr std::uint64_t kLarge = 16 * kMiB;
       return std::max(a->source->size, kLarge) > std::max(b->source->size, kLarge);
     });
-    ParallelFor(order.size(), Threads(), [&](std::size_t i) {
-      if (ctx_.cancelled()) return false;
+    ForEach(order.size(), [&](std::size_t i) {
       One(*order[i]);
       return true;
     });
@@ -422,8 +438,7 @@ class Copier {
   }
 
   void Delete() {
-    ParallelFor(extraneous_.size(), Threads(), [&](std::size_t i) {
-      if (ctx_.cancelled()) return false;
+    ForEach(extraneous_.size(), [&](std::size_t i) {
       const Item& item = *extraneous_[i];
       const std::string name = options_.to.NameOf(item.path);
       Status done;
@@ -456,6 +471,8 @@ class Copier {
   CopyProgress& progress_;
   const CallContext& ctx_;
   Mover mover_;
+  std::atomic<std::uint64_t> items_done_{0};
+  Concurrency concurrency_;
   AtomicTree tree_;
   bool begun_ = false;            // writing
   std::set<std::string> staged_;  // replacements of what readers see; guarded by mutex_

@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::uint64_t kCutoff = 16 * kMiB;
 constexpr std::uint64_t kRange = 8 * kMiB;
-constexpr std::size_t kStreams = 8;
+constexpr std::size_t kStreams = 8, kMostStreams = 32;
 constexpr std::uint64_t kLargestRange = 64 * kMiB;
 
 std::string FolderOf(std::string_view path) {
@@ -180,7 +180,14 @@ Mover::Mover(const CopyOptions& options, CopyProgress& progress)
       progress_(progress),
       bandwidth_(options.bytes_per_second),
       cutoff_(options.cutoff == 0 ? kCutoff : options.cutoff),
-      streams_(options.streams == 0 ? kStreams : options.streams) {}
+      streams_(options.streams == 0 ? kStreams : options.streams,
+               options.streams == 0 ? kMostStreams : options.streams,
+               [&progress] { return progress.bytes.load(); }) {}
+
+std::size_t Mover::Streams() {
+  const std::size_t allowed = streams_.Allowed();
+  return options_.streams != 0 ? allowed : std::max<std::size_t>(1, allowed / large_);
+}
 
 Result<Moved> Mover::Move(const Place& from, const Item& item, const Place& to,
                           const CallContext& ctx) {
@@ -452,15 +459,18 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
     }
     return {};
   };
-  ParallelFor(count, streams_, [&](std::size_t i) {
-    Status done = ctx.cancelled() ? Status(Fail(Errc::kCancelled, "cancelled")) : fetch(i);
-    if (done) there[i].store(1, std::memory_order_release);
-    if (done) done = hash_on();
-    if (done) return true;
-    const std::lock_guard lock(mutex);
-    if (!failure) failure = done.error();
-    return false;
-  });
+  const LargeFile one_more(*this);
+  ParallelFor(
+      count, [this] { return Streams(); },
+      [&](std::size_t i) {
+        Status done = ctx.cancelled() ? Status(Fail(Errc::kCancelled, "cancelled")) : fetch(i);
+        if (done) there[i].store(1, std::memory_order_release);
+        if (done) done = hash_on();
+        if (done) return true;
+        const std::lock_guard lock(mutex);
+        if (!failure) failure = done.error();
+        return false;
+      });
   if (!failure) {
     if (const Status rest = hash_on(); !rest) failure = rest.error();
   }
@@ -479,7 +489,7 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   Moved moved{.bytes = item.size, .resumed = resumed, .verified_by = ""};
   if (!parts.empty()) {
     Result<bool> same = part_size ? Result<bool>(SameParts(parts, md5s, info.version.etag))
-                                  : HasParts(file->fd(), parts, info.version.etag, streams_, ctx);
+                                  : HasParts(file->fd(), parts, info.version.etag, Streams(), ctx);
     if (!same) return std::unexpected(std::move(same).error());
     // Where the size of the parts was a guess, a wrong one tells nothing.
     if (!*same && !parts[0].md5.empty()) return wrong("MD5s of its parts");

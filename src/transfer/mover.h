@@ -2,6 +2,7 @@
 #ifndef LEAT_TRANSFER_MOVER_H_
 #define LEAT_TRANSFER_MOVER_H_
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/concurrency.h"
 #include "base/context.h"
 #include "base/error.h"
 #include "digest/digest.h"
@@ -68,6 +70,19 @@ class Mover {
                             const CallContext& ctx);
   Result<Moved> UploadParts(const Place& from, const Item& item, const Place& to,
                             const CallContext& ctx);
+  /// While a file's parts or ranges are brought.
+  class LargeFile {
+   public:
+    explicit LargeFile(Mover& mover) : mover_(mover) { ++mover_.large_; }
+    ~LargeFile() { --mover_.large_; }
+    LargeFile(const LargeFile&) = delete;
+    LargeFile& operator=(const LargeFile&) = delete;
+
+   private:
+    Mover& mover_;
+  };
+  /// How many requests one of the large files may have under way.
+  std::size_t Streams();
   /// `below` is relative to `root`.
   Status MakeFolder(const std::string& root, const std::string& below);
   Status MakeBucketOnce(const Place& to, const CallContext& ctx);
@@ -77,7 +92,9 @@ class Mover {
   Bandwidth bandwidth_;
   digest::Md5Lanes lanes_;
   const std::uint64_t cutoff_;
-  const std::size_t streams_;
+  /// Requests of large files, over all of them; each has its share.
+  Concurrency streams_;
+  std::atomic<std::size_t> large_{0};
   std::mutex mutex_;
   std::set<std::string, std::less<>> folders_;  // made already
   std::mutex bucket_mutex_;

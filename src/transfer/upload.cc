@@ -332,13 +332,17 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     progress_.bytes += length;
     return {};
   };
-  ParallelFor(count, streams_, [&](std::size_t i) {
-    const Status done = ctx.cancelled() ? Status(Fail(Errc::kCancelled, "cancelled")) : bring(i);
-    if (done) return true;
-    const std::lock_guard lock(mutex);
-    if (!failure) failure = done.error();
-    return false;
-  });
+  const LargeFile one_more(*this);
+  ParallelFor(
+      count, [this] { return Streams(); },
+      [&](std::size_t i) {
+        const Status done =
+            ctx.cancelled() ? Status(Fail(Errc::kCancelled, "cancelled")) : bring(i);
+        if (done) return true;
+        const std::lock_guard lock(mutex);
+        if (!failure) failure = done.error();
+        return false;
+      });
   Result<store::Version> version = Fail(Errc::kInternal, "");
   if (!failure) {
     if (const Status same = source->CheckUnchanged(); !same) failure = same.error();
