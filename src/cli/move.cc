@@ -93,7 +93,8 @@ struct Tools {
 /// Failures are retried for seconds; once the work has begun, for longer (BePatient).
 Result<std::unique_ptr<Side>> OpenSide(const std::string& text, Tools& tools) {
   auto side = std::make_unique<Side>();
-  LEAT_ASSIGN_OR_RETURN(side->spec, job::ParseSourceWithOptions(text));
+  LEAT_ASSIGN_OR_RETURN(side->spec,
+                        job::ParseSourceWithOptions(text, config::ProcessEnvironment(), true));
   side->place.url = side->spec.source.ForMessages();
   if (!side->spec.version.empty() || !side->spec.etag.empty()) {
     return Fail(Errc::kInvalid,
@@ -128,8 +129,8 @@ std::string Stripped(std::string path) {
   return path.empty() ? "." : path;
 }
 
-/// What a source means: one file, or all below a folder.
-Status ResolveSource(Side& side, const CallContext& ctx) {
+/// What a source means: one file, or all below a folder; `named`: that of it which a list names.
+Status ResolveSource(Side& side, bool named, const CallContext& ctx) {
   transfer::Place& place = side.place;
   const job::Source& source = side.spec.source;
   if (source.kind == job::Source::Kind::kLocal) {
@@ -142,9 +143,16 @@ Status ResolveSource(Side& side, const CallContext& ctx) {
     return {};
   }
   LEAT_RETURN_IF_ERROR(job::CheckBucket(source));
-  if (source.kind == job::Source::Kind::kHttp) {
+  if (source.kind == job::Source::Kind::kHttp && !source.key.empty() &&
+      !source.key.ends_with('/')) {
     place.only = source.key;
     return {};
+  }
+  if (source.kind == job::Source::Kind::kHttp && !named) {
+    return Fail(Errc::kInvalid,
+                place.url +
+                    ": a web server's folder cannot be listed; name its files in a list "
+                    "(--files-from), or one file");
   }
   if (!source.key.empty() && !source.key.ends_with('/')) {
     const auto info = place.store->Stat(source.key, "", ctx);
@@ -382,7 +390,7 @@ Result<std::unique_ptr<Prepared>> Prepare(const MoveCommand& command, const Call
   LEAT_ASSIGN_OR_RETURN(out->tools, Tools::Make());
   LEAT_ASSIGN_OR_RETURN(out->from, OpenSide(command.source, out->tools));
   LEAT_ASSIGN_OR_RETURN(out->to, OpenSide(command.target, out->tools));
-  LEAT_RETURN_IF_ERROR(ResolveSource(*out->from, ctx));
+  LEAT_RETURN_IF_ERROR(ResolveSource(*out->from, !command.files_from.empty(), ctx));
   LEAT_RETURN_IF_ERROR(ResolveTarget(*out->to, *out->from));
   LEAT_RETURN_IF_ERROR(CheckApart(out->from->place, out->to->place));
   transfer::CopyOptions& o = out->options;
@@ -576,7 +584,7 @@ int RemoveFiles(const MoveCommand& command) {
   const auto run = [&]() -> Result<int> {
     LEAT_ASSIGN_OR_RETURN(Tools tools, Tools::Make());
     LEAT_ASSIGN_OR_RETURN(const auto side, OpenSide(command.source, tools));
-    LEAT_RETURN_IF_ERROR(ResolveSource(*side, ctx));
+    LEAT_RETURN_IF_ERROR(ResolveSource(*side, false, ctx));
     transfer::Place& place = side->place;
     if (side->spec.source.kind == job::Source::Kind::kHttp)
       return Fail(Errc::kInvalid, place.url + ": nothing can be removed from a web server");

@@ -214,11 +214,6 @@ Result<Source> ParseSource(std::string_view text) {
     out.user_info = url->user_info;
     out.key = url->path.substr(1);
     if (!url->query.empty()) out.key += "?" + url->query;
-    if (url->path == "/" || url->path.ends_with('/')) {
-      return Fail(Errc::kInvalid,
-                  fmt::format("{}: names no file; a web server's folder cannot be listed",
-                              out.ForMessages()));
-    }
     return out;
   }
   return Fail(Errc::kInvalid,
@@ -241,7 +236,8 @@ Status CheckBucket(const Source& source) {
                                           net::Redacted(source.text), what, scheme, what));
 }
 
-Result<MountSpec> ParseSourceWithOptions(std::string_view text, const config::Environment& env) {
+Result<MountSpec> ParseSourceWithOptions(std::string_view text, const config::Environment& env,
+                                         bool web_folders) {
   MountSpec spec;
   std::vector<std::string_view> words;
   std::string_view rest = text;
@@ -253,6 +249,14 @@ Result<MountSpec> ParseSourceWithOptions(std::string_view text, const config::En
   }
   LEAT_ASSIGN_OR_RETURN(spec.source, ParseSource(rest));
   LEAT_RETURN_IF_ERROR(ResolveRemote(spec.source, env));
+  const std::string_view path =
+      std::string_view(spec.source.key).substr(0, spec.source.key.find('?'));
+  if (spec.source.kind == Source::Kind::kHttp && !web_folders &&
+      (path.empty() || path.ends_with('/'))) {
+    return Fail(Errc::kInvalid,
+                fmt::format("{}: names no file; a web server's folder cannot be listed",
+                            spec.source.ForMessages()));
+  }
   std::set<std::string_view> seen;
   for (const std::string_view word : words) {
     const OptionName& option = *KnownOption(word);

@@ -60,9 +60,11 @@ struct MountSpec {
 /// A remote is resolved by what `env` leads to.
 Result<MountSpec> ParseMount(std::string_view text,
                              const config::Environment& env = config::ProcessEnvironment());
-/// Only SOURCE[,option...]. The bucket may be missing.
+/// Only SOURCE[,option...]. The bucket may be missing. `web_folders`: of a web server a folder may
+/// be named, too, though nobody can list it.
 Result<MountSpec> ParseSourceWithOptions(
-    std::string_view text, const config::Environment& env = config::ProcessEnvironment());
+    std::string_view text, const config::Environment& env = config::ProcessEnvironment(),
+    bool web_folders = false);
 /// kInvalid where the source names no bucket.
 Status CheckBucket(const Source& source);
 

@@ -43,6 +43,8 @@ class Filter {
   bool Means(std::string_view path, std::uint64_t size) const;
   bool MeansSize(std::uint64_t size) const { return size >= min_size_ && size <= max_size_; }
   bool all() const;  ///< nothing is left out
+  /// Of AddFiles; nullopt where it was not called.
+  const std::optional<std::set<std::string, std::less<>>>& files() const { return files_; }
 
  private:
   std::vector<std::pair<bool, Glob>> rules_;

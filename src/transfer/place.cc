@@ -9,9 +9,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "base/log.h"
+#include "base/thread_pool.h"
+#include "net/url.h"
 #include "os/file.h"
 #include "snapshot/builder.h"
 #include "store/decorators.h"
@@ -189,6 +193,36 @@ void TakeManifest(const Place& place, const ListRequest& request, Listed& out) {
     out.store = store::MakeMapped(place.store, std::move(moved), true);
 }
 
+/// What a server that cannot be listed has of the names that are asked for.
+Status LookUp(const Place& place, const ListRequest& request,
+              const std::set<std::string, std::less<>>& names, const CallContext& ctx,
+              Listed& out) {
+  constexpr std::size_t kAtOnce = 32;
+  const std::vector<std::string> paths(names.begin(), names.end());
+  std::map<std::string, std::string, std::less<>> encoded;
+  for (const std::string& path : paths) {
+    if (std::string url = net::PercentEncode(path, true); url != path)
+      encoded.emplace(place.KeyOf(path), place.KeyOf(url));
+  }
+  out.store = store::MakeMapped(place.store, std::move(encoded));
+  std::mutex mutex;
+  ParallelFor(paths.size(), kAtOnce, [&](std::size_t i) {
+    if (ctx.cancelled()) return false;
+    auto info = out.store->Stat(place.KeyOf(paths[i]), "", ctx);
+    const std::lock_guard lock(mutex);
+    if (!info) {
+      out.failed.push_back(info.error().message());
+    } else if (request.filter->Means(paths[i], info->size)) {
+      out.items.push_back(ItemOf(paths[i], *info));
+      if (request.on_progress) request.on_progress(out.items.size());
+    }
+    return true;
+  });
+  std::ranges::sort(out.items, {}, &Item::path);
+  std::ranges::sort(out.failed);
+  return ctx.cancelled() ? Status(Fail(Errc::kCancelled, "interrupted")) : Status();
+}
+
 Status ListStore(const Place& place, const ListRequest& request, const CallContext& ctx,
                  Listed& out) {
   if (!place.only.empty()) {
@@ -197,6 +231,8 @@ Status ListStore(const Place& place, const ListRequest& request, const CallConte
     out.items.push_back(ItemOf(place.only, info));
     return {};
   }
+  if (request.filter != nullptr && request.filter->files() && !place.store->capabilities().list)
+    return LookUp(place, request, *request.filter->files(), ctx, out);
   snapshot::ListingOptions options;
   options.on_progress = request.on_progress;
   LEAT_RETURN_IF_ERROR(snapshot::ListAll(
