@@ -419,9 +419,9 @@ def cp(b):
     one, many, few = lab.work / "cp-one", lab.work / "cp-many", lab.work / "cp-few"
     if not one.exists():
         lab.random_file(one / "big", b.size // 2)
-        for folder, count in ((many, COPIED), (few, SMALL)):
+        for folder, count, size in ((many, COPIED, KIB_100), (few, SMALL, 4096)):
             for i in range(count):
-                lab.random_file(folder / f"{i // 500:02}" / f"f{i:05}", KIB_100)
+                lab.random_file(folder / f"{i // 500:02}" / f"f{i:05}", size)
 
     def race(title, ours, theirs, wall_at_most, cpu_at_most=None, endpoint=None):
         r = race_copies(b, title, lambda words: lab.move(b.home(), words, endpoint), ours,
@@ -441,10 +441,26 @@ def cp(b):
     race(f"sync of {COPIED:,}, nothing to do", ["sync", many, "s3://bench-cp-many"], ["sync", many, ":s3:bench-cp-many"], 0.5)
     race(f"check of {COPIED:,}", ["check", many, "s3://bench-cp-many"], ["check", many, ":s3:bench-cp-many"], 0.5)
     endpoint, _ = lab.proxy("delay=20")
-    race(f"get {SMALL:,} at 20 ms a request", ["cp", "s3://bench-cp-few", "{folder}"],
+    race(f"get {SMALL:,} x 4 KiB at 20 ms a request", ["cp", "s3://bench-cp-few", "{folder}"],
          ["copy", ":s3:bench-cp-few", "{folder}"], 0.5, endpoint=endpoint)
-    race(f"put {SMALL:,} at 20 ms a request", ["cp", few, "s3://{bucket}"], ["copy", few, ":s3:{bucket}"], 0.5, endpoint=endpoint)
+    race(f"put {SMALL:,} x 4 KiB at 20 ms a request", ["cp", few, "s3://{bucket}"], ["copy", few, ":s3:{bucket}"], 0.5, endpoint=endpoint)
     return details
+
+
+@case("sync-many")
+def sync_many(b):
+    """leat sync beside rclone sync of very many files of a few bytes, when there is nothing to do."""
+    lab, count = b.lab, b.keys // 2
+    files = lab.work / "sync-many"
+    if not files.exists():
+        for i in range(count):
+            path = files / f"{i // 1000:03}" / f"{i:06}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{i}\n")
+    lab.fill(f"bench-sync-many-{count}", lambda: lab.move(b.home(), ["cp", files, "s3://bench-sync-many"]))
+    title = f"sync of {count:,}, nothing to do"
+    return {title: race_copies(b, title, lambda words: lab.move(b.home(), words), ["sync", files, "s3://bench-sync-many"],
+                               "rclone", lab.rclone, ["sync", files, ":s3:bench-sync-many"], 0.5).as_dict()}
 
 
 @case("cp-swift")
@@ -468,15 +484,26 @@ def cp_swift(b):
 
 @case("cp-http")
 def cp_http(b):
-    """One large file of a web server that is never the bottleneck, beside one stream of curl's. Neither has a digest."""
-    lab = b.lab
+    """Files of a web server that is never the bottleneck, beside curl: one stream of a large one, 5,000 by a list. Neither has a digest."""
+    lab, details = b.lab, {}
+
+    def race(title, ours, theirs, wall_at_most=None, cpu_at_most=None):
+        details[title] = race_copies(b, title, lambda words: lab.move(b.home(), words), ["cp", *ours],
+                                     "curl", lambda words: lab.time(["/usr/bin/curl", "-sf", *words], lab.env()), theirs,
+                                     wall_at_most, cpu_at_most).as_dict()
+
     with lab.nginx() as (origin, root):
         lab.random_file(root / "big", b.size // 2)
-        title = f"http: get {b.size // 2 // MIB} MiB"
-        r = race_copies(b, title, lambda words: lab.move(b.home(), words), ["cp", f"{origin}/big", "{folder}/"],
-                        "curl", lambda words: lab.time(["/usr/bin/curl", *words], lab.env()), ["-sf", "-o", "{folder}/big", f"{origin}/big"],
-                        cpu_at_most=1.15)
-    return {title: r.as_dict()}
+        names = [f"f{i:05}" for i in range(COPIED)]
+        for name in names:
+            lab.random_file(root / "many" / name, KIB_100)
+        listed, wanted = lab.work / "names", lab.work / "curl-names"
+        listed.write_text("\n".join(names))
+        wanted.write_text("".join(f"url={origin}/many/{name}\nremote-name\n" for name in names))
+        race(f"http: get {b.size // 2 // MIB} MiB", [f"{origin}/big", "{folder}/"], ["-o", "{folder}/big", f"{origin}/big"], cpu_at_most=1.15)
+        race(f"http: get {COPIED:,} x 100 KiB", ["--files-from", listed, f"{origin}/many/", "{folder}"],
+             ["-Z", "--output-dir", "{folder}", "-K", wanted], wall_at_most=1.5)
+    return details
 
 
 def show(value, unit):
