@@ -1,5 +1,6 @@
 #include "base/memory_budget.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -86,6 +87,13 @@ MemoryHold& MemoryHold::operator=(MemoryHold&& other) noexcept {
 
 void MemoryHold::Release() {
   if (bytes_ != 0) budget_->Give(std::exchange(bytes_, 0));
+}
+
+void KeepHeapSmall() {
+  // Set, these do not grow as glibc lets them. Lower ones would have each request's receive buffer
+  // mapped and unmapped.
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 16 << 20);
 }
 
 }  // namespace leat

@@ -53,6 +53,10 @@ class MemoryHold {
   std::uint64_t bytes_ = 0;
 };
 
+/// What is given back to a budget goes back to the system and does not stay in the heap. For the
+/// whole process, before its threads begin.
+void KeepHeapSmall();
+
 }  // namespace leat
 
 #endif  // LEAT_BASE_MEMORY_BUDGET_H_

@@ -20,6 +20,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/memory_budget.h"
 #include "base/thread_pool.h"
 #include "cli/cli.h"
 #include "job/remote.h"
@@ -473,6 +474,7 @@ int CopyFiles(const MoveCommand& command) {
     options.max_delete = command.max_delete;
     options.delete_everything = command.delete_everything;
   }
+  KeepHeapSmall();
   transfer::CopyProgress progress;
   Result<transfer::CopyReport> report = Fail(Errc::kInternal, "");
   double seconds = 0;

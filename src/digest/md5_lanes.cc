@@ -144,6 +144,17 @@ LaneHash FastestOf(Md5Lanes::Vectors widest) {
 
 }  // namespace
 
+Md5Lanes& Md5Lanes::Shared() {
+  // (never destroyed: threads may outlive main)
+  static Md5Lanes& lanes = *new Md5Lanes;
+  return lanes;
+}
+
+std::string Md5(std::span<const std::byte> data) {
+  Md5Lanes::Stream stream;
+  return stream.Finish(data);
+}
+
 void Md5Lanes::HashTogether(std::span<Job*> jobs) const {
   const LaneHash fastest = FastestOf(widest_);
   std::array<Job*, kLanes> left;

@@ -17,6 +17,9 @@ namespace leat::digest {
 /// What threads bring at about the same time is hashed together by one of them. Thread-safe.
 class Md5Lanes {
  public:
+  /// Those of this process.
+  static Md5Lanes& Shared();
+
   /// `widest`: what may be used of what the processor has.
   enum class Vectors : std::uint8_t { kAny, kAvx2, kAvx512 };
   explicit Md5Lanes(Vectors widest = Vectors::kAvx512) : widest_(widest) {}
@@ -28,7 +31,7 @@ class Md5Lanes {
   /// milliseconds at most, so that it is hashed with theirs. The lanes outlive it.
   class Stream {
    public:
-    explicit Stream(Md5Lanes& lanes);
+    explicit Stream(Md5Lanes& lanes = Shared());
     ~Stream();
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
@@ -61,6 +64,9 @@ class Md5Lanes {
   std::deque<Job*> queue_;
   std::size_t streams_ = 0;
 };
+
+/// Of what is in memory: its 16 bytes.
+std::string Md5(std::span<const std::byte> data);
 
 }  // namespace leat::digest
 

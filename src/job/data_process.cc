@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <limits.h>
-#include <malloc.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -54,10 +53,7 @@ void BecomeDataProcess(pid_t supervisor) {
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
-  // What goes back to the memory budget does not stay in the heap: set, these do not grow as glibc
-  // lets them. Lower ones would have each request's receive buffer mapped and unmapped.
-  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
-  ::mallopt(M_TRIM_THRESHOLD, 16 << 20);
+  KeepHeapSmall();
   ::setsid();  // what is typed at the terminal is for the job
   ::prctl(PR_SET_NAME, "leat-data");
   sigset_t none;

@@ -10,11 +10,10 @@
 
 namespace leat::transfer {
 
-Arrival::Arrival(digest::Md5Lanes& lanes, std::optional<digest::Kind> hash, std::uint64_t offset,
-                 Write write)
+Arrival::Arrival(std::optional<digest::Kind> hash, std::uint64_t offset, Write write)
     : offset_(offset), write_(std::move(write)) {
   if (hash == digest::Kind::kMd5) {
-    md5_.emplace(lanes);
+    md5_.emplace();
   } else if (hash) {
     other_.emplace(*hash);
   }

@@ -21,9 +21,8 @@ namespace leat::transfer {
 class Arrival {
  public:
   using Write = std::function<Status(std::span<const std::byte>, std::uint64_t offset)>;
-  /// `write` takes what begins at `offset`. MD5s are computed in `lanes`.
-  Arrival(digest::Md5Lanes& lanes, std::optional<digest::Kind> hash, std::uint64_t offset,
-          Write write);
+  /// `write` takes what begins at `offset`.
+  Arrival(std::optional<digest::Kind> hash, std::uint64_t offset, Write write);
 
   /// Bytes before `offset` that an earlier attempt brought: a multiple of Md5Lanes::kBlock.
   Status HashBefore(int fd, std::uint64_t offset, std::uint64_t length, const CallContext& ctx);

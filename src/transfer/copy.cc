@@ -26,7 +26,7 @@
 namespace leat::transfer {
 namespace {
 
-constexpr std::size_t kTransfers = 32, kMostTransfers = 128;
+constexpr std::size_t kTransfers = 16, kMostTransfers = 128;
 /// A request costs as much as so many bytes.
 constexpr std::uint64_t kRequestInBytes = 64 * kKiB;
 constexpr std::size_t kKeptErrors = 1000;

@@ -314,7 +314,7 @@ Result<Moved> Mover::DownloadWhole(const Place& from, const Item& item, const st
       return Fail(Errc::kConflict, from.NameOf(item.path) + " was replaced since it was listed");
     }
     if (options_.verify) expected = ExpectedOf(info);
-    arrival.emplace(lanes_, expected ? std::optional(expected->kind) : std::nullopt, 0,
+    arrival.emplace(expected ? std::optional(expected->kind) : std::nullopt, 0,
                     [&](auto bytes, std::uint64_t offset) { return file->Write(bytes, offset); });
     mtime = TimeOf(info);
     return {};
@@ -416,8 +416,7 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
         LEAT_RETURN_IF_ERROR(file->Done(at));
       return {};
     };
-    Arrival arrival(lanes_, part_size ? std::optional(digest::Kind::kMd5) : std::nullopt, position,
-                    write);
+    Arrival arrival(part_size ? std::optional(digest::Kind::kMd5) : std::nullopt, position, write);
     LEAT_RETURN_IF_ERROR(arrival.HashBefore(file->fd(), offset_of(i), before, ctx));
     const Status got = from.store->Read(
         key, {.offset = position, .length = end - position, .if_version = pin},

@@ -17,7 +17,6 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "digest/digest.h"
-#include "digest/md5_lanes.h"
 #include "store/object_store.h"
 #include "transfer/copy.h"
 #include "transfer/partial_file.h"
@@ -44,6 +43,30 @@ struct Moved {
   std::uint64_t bytes = 0, resumed = 0;
   std::string verified_by;      ///< "MD5"; "" where the store gives nothing
   store::Version version = {};  ///< of the object that was made
+};
+
+/// Memory for parts, used again because pages that are new cost as much as hashing them: as much as
+/// was under way at once, of the size that was asked for last. Thread-safe.
+class Buffers {
+ public:
+  class Lease {
+   public:
+    Lease(Buffers& of, std::size_t size);
+    ~Lease();
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    std::byte* get() const { return bytes_.get(); }
+
+   private:
+    Buffers& of_;
+    const std::size_t size_;
+    std::unique_ptr<std::byte[]> bytes_;
+  };
+
+ private:
+  std::mutex mutex_;
+  std::size_t size_ = 0;
+  std::vector<std::unique_ptr<std::byte[]>> spare_;
 };
 
 /// Thread-safe: one for all files of a copy.
@@ -90,11 +113,11 @@ class Mover {
   const CopyOptions& options_;
   CopyProgress& progress_;
   Bandwidth bandwidth_;
-  digest::Md5Lanes lanes_;
   const std::uint64_t cutoff_;
   /// Requests of large files, over all of them; each has its share.
   Concurrency streams_;
   std::atomic<std::size_t> large_{0};
+  Buffers buffers_;
   std::mutex mutex_;
   std::set<std::string, std::less<>> folders_;  // made already
   std::mutex bucket_mutex_;

@@ -193,6 +193,24 @@ void AbortForgotten(const std::string& dir, store::ObjectStore& store, std::stri
 
 // ---------------------------------------------------------------- to a store
 
+Buffers::Lease::Lease(Buffers& of, std::size_t size) : of_(of), size_(size) {
+  {
+    const std::lock_guard lock(of_.mutex_);
+    if (of_.size_ != size) of_.spare_.clear();
+    of_.size_ = size;
+    if (!of_.spare_.empty()) {
+      bytes_ = std::move(of_.spare_.back());
+      of_.spare_.pop_back();
+    }
+  }
+  if (bytes_ == nullptr) bytes_ = std::make_unique_for_overwrite<std::byte[]>(size);
+}
+
+Buffers::Lease::~Lease() {
+  const std::lock_guard lock(of_.mutex_);
+  if (of_.size_ == size_) of_.spare_.push_back(std::move(bytes_));
+}
+
 Result<Moved> Mover::Upload(const Place& from, const Item& item, const Place& to,
                             const CallContext& ctx) {
   const store::UploadLimits limits = to.store->upload_limits();
@@ -312,7 +330,7 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     const std::uint64_t offset = i * part_size, length = std::min(part_size, item.size - offset);
     if (!options_.budget->Take(length, ctx)) return Fail(Errc::kCancelled, "cancelled");
     const MemoryHold hold(*options_.budget, length);
-    const auto buffer = std::make_unique_for_overwrite<std::byte[]>(length);
+    const Buffers::Lease buffer(buffers_, part_size);
     const std::span<std::byte> bytes(buffer.get(), length);
     LEAT_RETURN_IF_ERROR(source->Read(offset, bytes, ctx));
     const auto found = std::ranges::find(there, i + 1, &store::Part::number);

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "digest/md5_lanes.h"
 #include "net/url.h"
 #include "store/http_answer.h"
 #include "store/swift/json.h"
@@ -75,11 +76,7 @@ std::optional<digest::Expected> ExpectedOf(const net::HttpResponse& response) {
   return digest::Expected{digest::Kind::kMd5, *std::move(md5)};
 }
 
-std::string Md5Hex(std::span<const std::byte> bytes) {
-  digest::Hasher md5(digest::Kind::kMd5);
-  md5.Update(bytes);
-  return ToHex(AsBytes(md5.Finish()));
-}
+std::string Md5Hex(std::span<const std::byte> bytes) { return ToHex(AsBytes(digest::Md5(bytes))); }
 
 class SwiftStore final : public ObjectStore {
  public:
