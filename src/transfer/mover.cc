@@ -287,16 +287,19 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
     LEAT_RETURN_IF_ERROR(MakeLink(target, folder, name));
     return Moved{.bytes = item.size, .verified_by = ""};
   }
-  if (from.local()) return CopyLocal(from, item, folder, name, ctx);
   // Ranges of what has no version may be of two objects; a web server may know none, and send all
   // of it for each.
-  const bool in_ranges = !item.version.empty() && from.store->capabilities().list;
-  const auto download =
-      item.size < cutoff_ || !in_ranges ? &Mover::DownloadWhole : &Mover::DownloadRanges;
-  Result<Moved> moved = (this->*download)(from, item, folder, name, ctx);
-  // Damage on the way does not come twice; what the store itself has wrong does.
-  if (moved || moved.error().code() != Errc::kCorrupt) return moved;
-  return (this->*download)(from, item, folder, name, ctx);
+  const auto bring = [&] {
+    if (from.local()) return CopyLocal(from, item, folder, name, ctx);
+    if (item.size < cutoff_ || item.version.empty() || !from.store->capabilities().list)
+      return DownloadWhole(from, item, folder, name, ctx);
+    return DownloadRanges(from, item, folder, name, ctx);
+  };
+  Result<Moved> moved = bring();
+  // Damage on the way does not come twice; what the store itself has wrong does. (Nor does a file
+  // that could not be published in the quicker way.)
+  const Errc code = moved ? Errc::kInternal : moved.error().code();
+  return code == Errc::kCorrupt || code == Errc::kUnsupported ? bring() : std::move(moved);
 }
 
 Result<Moved> Mover::DownloadWhole(const Place& from, const Item& item, const std::string& folder,

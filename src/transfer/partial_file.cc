@@ -36,6 +36,13 @@ std::uint64_t BootHash() {
   return hash;
 }
 
+/// A file may be written before it has a name. Not without /proc, nor where a rule forbids the
+/// link.
+std::atomic<bool>& CanNameLater() {
+  static std::atomic<bool> can = ::access("/proc/self/fd", X_OK) == 0;
+  return can;
+}
+
 }  // namespace
 
 std::string TemporaryName() {
@@ -61,8 +68,7 @@ Result<std::unique_ptr<PartialFile>> PartialFile::Open(const std::string& folder
       std::max<std::uint64_t>(1, size / block + (size % block != 0 ? 1 : 0)));
   // What no next attempt goes on with needs no name before it has its own, where the file system
   // can do that.
-  static const bool can_name_later = ::access("/proc/self/fd", X_OK) == 0;
-  if (identity.empty() && can_name_later) {
+  if (identity.empty() && CanNameLater()) {
     file->fd_ = os::UniqueFd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666));
     if (file->fd_) return file;
   }
@@ -138,7 +144,11 @@ Status PartialFile::Publish(std::int64_t mtime_ns) {
     };
     finished_ = link(path_);
     if (finished_) return {};
-    if (errno != EEXIST) return FailErrno(errno, path_);
+    if (errno != EEXIST) {
+      CanNameLater() = false;
+      return Fail(Errc::kUnsupported, path_ + ": a file without a name cannot be given one here: " +
+                                          std::strerror(errno));
+    }
     // A link never replaces what is there; a rename does.
     std::string temporary = path_.substr(0, path_.rfind('/') + 1) + TemporaryName();
     if (!link(temporary)) return FailErrno(errno, temporary);

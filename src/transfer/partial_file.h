@@ -38,7 +38,8 @@ class PartialFile {
   Status Write(std::span<const std::byte> bytes, std::uint64_t offset);
   /// Its last byte has been written.
   Status Done(std::size_t i);
-  /// Under its own name, in place of what is there, with `mtime_ns`.
+  /// Under its own name, in place of what is there, with `mtime_ns`. kUnsupported: not so, but from
+  /// now on another way will be taken, from Open on.
   Status Publish(std::int64_t mtime_ns);
   /// It is not wanted any more.
   void Discard();
