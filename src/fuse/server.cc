@@ -147,6 +147,7 @@ struct View {
   std::shared_ptr<vfs::FileSystem> fs;
   std::uint64_t generation = 0;
   std::atomic<std::int64_t> lookups{0};  // that the kernel has not forgotten yet
+  std::atomic<int> users{0};             // requests under way
 
   std::uint64_t NodeOf(vfs::Node node) const { return KernelNode(generation, node); }
 };
@@ -156,23 +157,41 @@ struct View {
 struct Server::State {
   std::mutex mutex;
   std::shared_mutex views_mutex;
-  std::vector<std::shared_ptr<View>> views;  // guarded by views_mutex; the last is the root's
+  std::vector<std::unique_ptr<View>> views;  // guarded by views_mutex; the last is the root's
 
-  std::shared_ptr<View> ViewOf(std::uint64_t node) {
-    const std::shared_lock lock(views_mutex);
-    if (node <= vfs::kRootNode) return views.back();
-    for (auto it = views.rbegin(); it != views.rend(); ++it) {
-      if ((*it)->generation == node >> 40) return *it;
+  std::atomic<std::uint64_t> latest{0};  // the last one's generation
+
+  /// A view while a request is at it; null for one that is gone.
+  class Use {
+   public:
+    Use(State& state, std::uint64_t node) : state_(state) {
+      const std::shared_lock lock(state.views_mutex);
+      for (auto it = state.views.rbegin(); it != state.views.rend() && view_ == nullptr; ++it) {
+        if (node <= vfs::kRootNode || (*it)->generation == node >> 40) view_ = it->get();
+      }
+      if (view_ != nullptr) ++view_->users;
     }
-    return nullptr;
-  }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+    // Whoever is the last to be at a forgotten view drops it: a FORGET may come while others are.
+    ~Use() {
+      if (view_ == nullptr) return;
+      const std::uint64_t generation = view_->generation;  // (then it may be gone)
+      if (--view_->users == 0 && generation != state_.latest) state_.DropForgotten();
+    }
+    View* get() const { return view_; }
+
+   private:
+    State& state_;
+    View* view_ = nullptr;
+  };
   /// What is neither the root's nor known to the kernel, nor about to be, is gone.
   void DropForgotten() {
-    std::vector<std::shared_ptr<View>> gone;  // their ends take time: without the lock
+    std::vector<std::unique_ptr<View>> gone;  // their ends take time: without the lock
     const std::lock_guard lock(views_mutex);
-    const View* const latest = views.back().get();
-    std::erase_if(views, [&](std::shared_ptr<View>& view) {
-      const bool drop = view.get() != latest && view->lookups <= 0 && view.use_count() == 1;
+    const View* const last = views.back().get();
+    std::erase_if(views, [&](std::unique_ptr<View>& view) {
+      const bool drop = view.get() != last && view->lookups <= 0 && view->users == 0;
       if (drop) gone.push_back(std::move(view));
       return drop;
     });
@@ -477,11 +496,12 @@ void Handler::ListXattr() const {
 Server::Server(ServerOptions options)
     : options_(std::move(options)), state_(std::make_unique<State>()) {
   state_->fd = options_.fd;
-  auto view = std::make_shared<View>();
+  auto view = std::make_unique<View>();
   view->fs = std::move(options_.fs);
   view->generation = options_.generation;
   // What a server that died was asked for, nobody knows: never all forgotten.
   if (options_.resume) view->lookups = INT64_MAX / 2;
+  state_->latest = view->generation;
   state_->views.push_back(std::move(view));
 }
 
@@ -588,9 +608,10 @@ void Server::Replace(std::shared_ptr<vfs::FileSystem> next) {
   {
     const std::lock_guard lock(state_->views_mutex);
     collect(*state_->views.back()->fs);
-    auto view = std::make_shared<View>();
+    auto view = std::make_unique<View>();
     view->fs = std::move(next);
     view->generation = state_->views.back()->generation + 1;
+    state_->latest = view->generation;
     state_->views.push_back(std::move(view));
   }
   for (const std::string& name : names) NotifyEntry(options_.fd, name);
@@ -600,17 +621,15 @@ void Server::Replace(std::shared_ptr<vfs::FileSystem> next) {
 
 void Server::Forget(const std::span<const std::byte> body, std::uint64_t node, bool batch) {
   const auto forget = [&](std::uint64_t id, std::uint64_t lookups) {
-    if (id <= vfs::kRootNode) return false;
-    const std::shared_ptr<View> view = state_->ViewOf(id);
-    if (view == nullptr) return false;
-    return (view->lookups -= static_cast<std::int64_t>(lookups)) <= 0;
+    if (id <= vfs::kRootNode) return;
+    const State::Use view(*state_, id);
+    if (view.get() != nullptr) view.get()->lookups -= static_cast<std::int64_t>(lookups);
   };
-  bool last = false;
   if (!batch) {
     fuse_forget_in one = {};
     if (body.size() < sizeof(one)) return;
     std::memcpy(&one, body.data(), sizeof(one));
-    last = forget(node, one.nlookup);
+    forget(node, one.nlookup);
   } else {
     fuse_batch_forget_in head = {};
     if (body.size() < sizeof(head)) return;
@@ -619,10 +638,9 @@ void Server::Forget(const std::span<const std::byte> body, std::uint64_t node, b
     for (std::size_t i = 0; i < std::min<std::size_t>(head.count, count); ++i) {
       fuse_forget_one one = {};
       std::memcpy(&one, body.data() + sizeof(head) + i * sizeof(one), sizeof(one));
-      last |= forget(one.nodeid, one.nlookup);
+      forget(one.nodeid, one.nlookup);
     }
   }
-  if (last) state_->DropForgotten();
 }
 
 void Server::Handle(std::span<const std::byte> request) { HandleOn(options_.fd, request); }
@@ -636,7 +654,8 @@ void Server::HandleOn(int fd, std::span<const std::byte> bytes) {
   if (in.header.opcode == FUSE_FORGET || in.header.opcode == FUSE_BATCH_FORGET)
     return Forget(in.body, in.header.nodeid, in.header.opcode == FUSE_BATCH_FORGET);
   const std::uint64_t unique = in.header.unique;
-  const std::shared_ptr<View> view = state_->ViewOf(in.header.nodeid);
+  const State::Use use(*state_, in.header.nodeid);
+  View* const view = use.get();
   if (view == nullptr) {
     Reply(fd, unique, ESTALE);
     return;

@@ -276,16 +276,19 @@ TEST_F(RcloneRemoteTest, WhatIsWrongIsSaidInOneSentence) {
 }
 
 TEST(Source, MalformedOnesAreRefused) {
-  for (const char* text :
-       {"", "s3:///k", "swift:///k", "ftp://h/f", "file://host/x", "file://", "https://",
-        "http:///f", "https://h", "https://h/", "https://h/dir/", "https://h:99999/f", "a?b:path",
-        ":swift:c", "datastore://n", "gs:///k", "gs://u:p@b/k"}) {
+  for (const char* text : {"", "s3:///k", "swift:///k", "ftp://h/f", "file://host/x", "file://",
+                           "https://", "http:///f", "https://h:99999/f", "a?b:path", ":swift:c",
+                           "datastore://n", "gs:///k", "gs://u:p@b/k"}) {
     const auto source = ParseSource(text);
     EXPECT_FALSE(source) << text;
     if (!source) {
       EXPECT_EQ(source.error().code(), Errc::kInvalid) << text;
       EXPECT_FALSE(source.error().message().empty());
     }
+  }
+  for (const char* folder : {"https://h", "https://h/", "https://h/dir/", "https://h/dir/?a=b"}) {
+    EXPECT_NE(Refusal(folder).find("names no file"), std::string::npos) << folder;
+    EXPECT_TRUE(ParseSourceWithOptions(folder, config::ProcessEnvironment(), true)) << folder;
   }
   EXPECT_FALSE(ParseSource(std::string_view("/a\0b", 4)));
   EXPECT_NE(Refusal("s3://").find("the bucket's name is missing"), std::string::npos);
