@@ -122,6 +122,8 @@ struct Part {
   std::size_t number = 0;  ///< from 1
   std::uint64_t size = 0;
   std::string etag = {};  ///< where the store gives one: the MD5 of its bytes
+  std::string checksum =
+      {};  ///< another, in the store's own form, that completing has to name again
 };
 
 /// What the store holds a piece of an object in parts to.

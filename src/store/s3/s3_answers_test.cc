@@ -375,6 +375,110 @@ TEST_F(S3AnswersTest, AnonymousRequestsAreNotSigned) {
       << list.error().message();
 }
 
+// Checksums of what is sent. (No server at hand confirms them.)
+
+constexpr const char* kAbcSha256 =
+    "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+constexpr const char* kAbcCrc32c = "Nks/tw==";
+
+Status PutAbc(ObjectStore& store) {
+  const auto put = store.Put("k", AsBytes("abc"), {}, {});
+  return put ? Status() : std::unexpected(put.error());
+}
+CannedAnswer Confirmed(const std::string& checksum = kAbcCrc32c) {
+  return {.headers = {{"ETag", "\"x\""}, {"x-amz-checksum-crc32c", checksum}}};
+}
+
+TEST_F(S3AnswersTest, AConfirmedChecksumReplacesTheSignatureOfTheBodyOnAnEncryptedLine) {
+  http_.Then(Confirmed());
+  EXPECT_TRUE(PutAbc(*store_));
+  EXPECT_EQ(Sent(0, "x-amz-checksum-crc32c"), kAbcCrc32c);
+  EXPECT_EQ(Sent(0, "x-amz-content-sha256"), kAbcSha256) << "nothing is confirmed yet";
+  http_.Then(Confirmed());
+  EXPECT_TRUE(PutAbc(*store_));
+  EXPECT_EQ(Sent(1, "x-amz-checksum-crc32c"), kAbcCrc32c);
+  EXPECT_EQ(Sent(1, "x-amz-content-sha256"), "UNSIGNED-PAYLOAD");
+  // Not confirmed any more: once again, signed, and so from here on.
+  http_.Then({.headers = {{"ETag", "\"x\""}}});
+  http_.Then({.headers = {{"ETag", "\"x\""}}});
+  EXPECT_TRUE(PutAbc(*store_));
+  ASSERT_EQ(requests(), 4u);
+  EXPECT_EQ(Sent(3, "x-amz-content-sha256"), kAbcSha256);
+  http_.Then({.headers = {{"ETag", "\"x\""}}});
+  EXPECT_TRUE(PutAbc(*store_));
+  ASSERT_EQ(requests(), 5u);
+  EXPECT_EQ(Sent(4, "x-amz-checksum-crc32c"), "(none)");
+  EXPECT_EQ(Sent(4, "x-amz-content-sha256"), kAbcSha256);
+}
+
+TEST_F(S3AnswersTest, OnAPlainLineBodiesAreAlwaysSigned) {
+  Make({.bucket = "bkt", .endpoint = "http://minio.lab:9000"});
+  for (std::size_t i = 0; i < 2; ++i) {
+    http_.Then(Confirmed());
+    EXPECT_TRUE(PutAbc(*store_));
+    EXPECT_EQ(Sent(i, "x-amz-checksum-crc32c"), kAbcCrc32c);
+    EXPECT_EQ(Sent(i, "x-amz-content-sha256"), kAbcSha256);
+  }
+}
+
+TEST_F(S3AnswersTest, WhereChecksumsAreRefusedThereAreNone) {
+  http_.Then(ErrorAnswer(501, "NotImplemented"));
+  http_.Then({.headers = {{"ETag", "\"x\""}}});
+  EXPECT_TRUE(PutAbc(*store_));
+  ASSERT_EQ(requests(), 2u);
+  EXPECT_EQ(Sent(1, "x-amz-checksum-crc32c"), "(none)");
+  http_.Then({.headers = {{"ETag", "\"x\""}}});
+  EXPECT_TRUE(PutAbc(*store_));
+  EXPECT_EQ(Sent(2, "x-amz-checksum-crc32c"), "(none)");
+}
+
+TEST_F(S3AnswersTest, AnotherChecksumThanTheOneThatWasSentIsAnError) {
+  http_.Then(Confirmed("AAAAAA=="));
+  ExpectError(PutAbc(*store_), Errc::kUnavailable, "received other bytes");
+}
+
+TEST_F(S3AnswersTest, PartsHaveChecksumsWhereTheUploadWasBegunWithThem) {
+  const std::string begun =
+      "<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>";
+  http_.Then({.headers = {{"x-amz-checksum-algorithm", "CRC32C"}}, .body = begun});
+  const auto upload = store_->BeginUpload("k", {}, {});
+  ASSERT_TRUE(upload);
+  EXPECT_EQ(Sent(0, "x-amz-checksum-algorithm"), "CRC32C");
+  http_.Then(Confirmed());
+  const auto part = store_->PutPart("k", *upload, 1, AsBytes("abc"), {});
+  ASSERT_TRUE(part);
+  EXPECT_EQ(part->checksum, kAbcCrc32c);
+  EXPECT_EQ(Sent(1, "x-amz-checksum-crc32c"), kAbcCrc32c);
+  EXPECT_TRUE(http_.requests()[1].url.ends_with("?partNumber=1&uploadId=u%2F1"));
+  // What another process has brought names them, too.
+  http_.Then(
+      {.body = "<ListPartsResult><IsTruncated>false</IsTruncated><Part><PartNumber>1</PartNumber>"
+               "<Size>3</Size><ETag>x</ETag><ChecksumCRC32C>Nks/tw==</ChecksumCRC32C></Part>"
+               "</ListPartsResult>"});
+  const auto parts = store_->UploadedParts("k", *upload, {});
+  ASSERT_TRUE(parts);
+  ASSERT_EQ(parts->size(), 1u);
+  EXPECT_EQ(parts->at(0).checksum, kAbcCrc32c);
+  std::string sent;
+  http_.Otherwise([&](const net::HttpRequest& request) {
+    sent = AsText(request.body);
+    return CannedAnswer{
+        .body = "<CompleteMultipartUploadResult><ETag>y-1</ETag></CompleteMultipartUploadResult>"};
+  });
+  EXPECT_TRUE(store_->CompleteUpload("k", *upload, *parts, {}, {}));
+  EXPECT_NE(sent.find("<ChecksumCRC32C>Nks/tw==</ChecksumCRC32C>"), std::string::npos) << sent;
+
+  // Begun without: none, whatever single objects have.
+  http_.Then({.body = begun});
+  const auto plain = store_->BeginUpload("k", {}, {});
+  ASSERT_TRUE(plain);
+  http_.Then({.headers = {{"ETag", "\"x\""}}});
+  const auto without = store_->PutPart("k", *plain, 1, AsBytes("abc"), {});
+  ASSERT_TRUE(without);
+  EXPECT_EQ(without->checksum, "");
+  EXPECT_EQ(http_.requests().back().headers.Get("x-amz-checksum-crc32c"), std::nullopt);
+}
+
 // Listings.
 
 std::string Entry(const std::string& key) {

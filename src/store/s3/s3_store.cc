@@ -82,6 +82,8 @@ Spec WithBody(Spec spec, std::span<const std::byte> body) {
   return spec;
 }
 
+constexpr const char* kChecksumHeader = "x-amz-checksum-crc32c";
+
 /// What the server does by itself before it answers takes as long as it takes.
 constexpr std::chrono::seconds kServerWorks{900};
 
@@ -95,6 +97,27 @@ std::string EtagOf(std::span<const Part> parts) {
     md5.Update(AsBytes(*bytes));
   }
   return ToHex(AsBytes(md5.Finish())) + "-" + std::to_string(parts.size());
+}
+
+/// As x-amz-checksum-crc32c has it.
+std::string ChecksumOf(std::span<const std::byte> body) {
+  digest::Hasher crc(digest::Kind::kCrc32c);
+  crc.Update(body);
+  return digest::Base64Encode(AsBytes(crc.Finish()));
+}
+
+/// Of an upload whose parts have checksums: before what the store calls it.
+constexpr std::string_view kWithChecksums = "crc32c:";
+std::string QueryOf(std::string_view upload) {
+  if (upload.starts_with(kWithChecksums)) upload.remove_prefix(kWithChecksums.size());
+  return "uploadId=" + net::PercentEncode(upload);
+}
+
+/// Some vendors refuse headers that they do not know.
+bool DoesNotKnowChecksums(const Answer& answer) {
+  const std::string_view code = answer.error.code;
+  return answer.response.status == 501 || code == "NotImplemented" ||
+         (answer.response.status == 400 && (code == "InvalidArgument" || code == "InvalidRequest"));
 }
 
 class S3Store final : public ObjectStore {
@@ -203,10 +226,11 @@ class S3Store final : public ObjectStore {
   Result<Version> Put(std::string_view key, std::span<const std::byte> body,
                       const PutOptions& options, const CallContext& ctx) override {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
-    Spec spec = WithBody({.method = "PUT", .key = std::string(key)}, body);
+    Spec spec{.method = "PUT", .key = std::string(key), .body = body};
     AddWhatIsKept(spec, options.metadata);
     if (options.if_absent) spec.headers.Add("If-None-Match", "*");
-    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+    LEAT_ASSIGN_OR_RETURN(const Answer answer,
+                          SendData(std::move(spec), checksums_ != Checksums::kIgnored, ctx));
     if (answer.response.status == 412 && options.if_absent) {
       return Fail(Errc::kConflict, UrlOf(key) + " exists already");
     }
@@ -233,28 +257,40 @@ class S3Store final : public ObjectStore {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     Spec spec{.method = "POST", .key = std::string(key), .query = "uploads"};
     AddWhatIsKept(spec, options.metadata);
-    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+    const Spec plain = spec;
+    const bool ask = checksums_ != Checksums::kIgnored;
+    if (ask) spec.headers.Add("x-amz-checksum-algorithm", "CRC32C");
+    LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
+    if (ask && DoesNotKnowChecksums(answer)) {
+      checksums_ = Checksums::kIgnored;
+      LEAT_ASSIGN_OR_RETURN(answer, client_.Send(plain, ctx));
+    }
     if (!answer.ok()) return answer.Failure();
     auto upload = ParseUpload(answer.response.body);
     if (!upload) return Fail(std::move(upload), UrlOf(key));
+    // Then each part has to have one, also those that another process brings.
+    if (Header(answer.response, "x-amz-checksum-algorithm") == "CRC32C")
+      return std::string(kWithChecksums) + *upload;
     return upload;
   }
 
   Result<Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
                        std::span<const std::byte> body, const CallContext& ctx) override {
-    Spec spec = WithBody({.method = "PUT", .key = std::string(key)}, body);
-    spec.query = "partNumber=" + std::to_string(number) + "&uploadId=" + net::PercentEncode(upload);
-    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+    Spec spec{.method = "PUT", .key = std::string(key), .body = body};
+    spec.query = "partNumber=" + std::to_string(number) + "&" + QueryOf(upload);
+    const bool with_checksum = upload.starts_with(kWithChecksums);
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, SendData(std::move(spec), with_checksum, ctx));
     if (!answer.ok()) return answer.Failure();
     LEAT_RETURN_IF_ERROR(CheckIsS3(answer.response, key));
-    return Part{number, body.size(), VersionOf(answer.response).etag};
+    return Part{number, body.size(), VersionOf(answer.response).etag,
+                with_checksum ? ChecksumOf(body) : ""};
   }
 
   Result<std::vector<Part>> UploadedParts(std::string_view key, std::string_view upload,
                                           const CallContext& ctx) override {
     std::vector<Part> parts;
     for (PartsPage page{.parts = {}, .truncated = true}; page.truncated;) {
-      Spec spec{.key = std::string(key), .query = "uploadId=" + net::PercentEncode(upload)};
+      Spec spec{.key = std::string(key), .query = QueryOf(upload)};
       if (!parts.empty())
         spec.query += "&part-number-marker=" + std::to_string(parts.back().number);
       LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
@@ -277,11 +313,13 @@ class S3Store final : public ObjectStore {
     std::string body = "<CompleteMultipartUpload>";
     for (const Part& part : parts) {
       body += "<Part><PartNumber>" + std::to_string(part.number) + "</PartNumber><ETag>&quot;" +
-              part.etag + "&quot;</ETag></Part>";
+              part.etag + "&quot;</ETag>";
+      if (!part.checksum.empty()) body += "<ChecksumCRC32C>" + part.checksum + "</ChecksumCRC32C>";
+      body += "</Part>";
     }
     body += "</CompleteMultipartUpload>";
     Spec spec = WithBody({.method = "POST", .key = std::string(key)}, AsBytes(body));
-    spec.query = "uploadId=" + net::PercentEncode(upload);
+    spec.query = QueryOf(upload);
     spec.headers.Add("Content-Type", "application/xml");
     spec.stall_timeout = kServerWorks;
     if (options.if_absent) spec.headers.Add("If-None-Match", "*");
@@ -311,9 +349,7 @@ class S3Store final : public ObjectStore {
 
   Status AbortUpload(std::string_view key, std::string_view upload,
                      const CallContext& ctx) override {
-    const Spec spec{.method = "DELETE",
-                    .key = std::string(key),
-                    .query = "uploadId=" + net::PercentEncode(upload)};
+    const Spec spec{.method = "DELETE", .key = std::string(key), .query = QueryOf(upload)};
     LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
     const std::string_view code = answer.error.code;
     if (answer.ok() || code == "NoSuchUpload" || code == "NoSuchBucket") return {};
@@ -397,6 +433,45 @@ class S3Store final : public ObjectStore {
   }
 
  private:
+  /// What this server does with the checksum of a body.
+  enum class Checksums : std::uint8_t { kUnknown, kConfirmed, kIgnored };
+
+  /// Sends a body that the server is held to: by its SHA-256 in the signature, or, on an encrypted
+  /// line to a server that has confirmed checksums before, by its CRC32C alone. A checksum that is
+  /// not confirmed proves nothing: Ceph takes a wrong one.
+  Result<Answer> SendData(Spec spec, bool with_checksum, const CallContext& ctx) {
+    const Spec plain = spec;
+    const auto send_signed = [&](Spec with) {
+      return client_.Send(WithBody(std::move(with), plain.body), ctx);
+    };
+    if (!with_checksum) return send_signed(plain);
+    const std::string checksum = ChecksumOf(spec.body);
+    spec.headers.Add(kChecksumHeader, checksum);
+    // (what must not be there already cannot be sent twice)
+    const bool unsigned_payload = checksums_ == Checksums::kConfirmed && client_.encrypted() &&
+                                  !spec.headers.Get("If-None-Match");
+    const Spec checked = spec;
+    if (unsigned_payload) spec.payload_sha256 = auth::kUnsignedPayload;
+    LEAT_ASSIGN_OR_RETURN(Answer answer,
+                          unsigned_payload ? client_.Send(spec, ctx) : send_signed(spec));
+    if (!answer.ok()) {
+      if (checksums_ != Checksums::kUnknown || !DoesNotKnowChecksums(answer)) return answer;
+      checksums_ = Checksums::kIgnored;
+      return send_signed(plain);
+    }
+    const std::string confirmed = Header(answer.response, kChecksumHeader);
+    if (confirmed == checksum) {
+      checksums_ = Checksums::kConfirmed;
+      return answer;
+    }
+    if (!confirmed.empty()) {
+      return Fail(Errc::kUnavailable,
+                  UrlOf(spec.key) + ": the store received other bytes than were sent");
+    }
+    checksums_ = Checksums::kIgnored;
+    return unsigned_payload ? send_signed(checked) : std::move(answer);
+  }
+
   Status CheckKey(std::string_view key) const {
     if (client_.bucket().empty()) return Fail(Errc::kInvalid, "s3://: name a bucket");
     if (key.empty()) return Fail(Errc::kInvalid, client_.name() + ": a key must not be empty");
@@ -507,6 +582,7 @@ class S3Store final : public ObjectStore {
 
   const net::Headers put_headers_;
   S3Client client_;
+  std::atomic<Checksums> checksums_{Checksums::kUnknown};
   std::atomic<bool> v1_{false};  ///< the server lists by version 1 only
 };
 

@@ -151,7 +151,8 @@ Result<PartsPage> ParseParts(std::string_view document) {
     const auto number = ParseDecimal(node.child_value("PartNumber"));
     const auto size = ParseDecimal(node.child_value("Size"));
     if (!number || !size) return Fail(Errc::kCorrupt, "a part has no number or no size");
-    page.parts.push_back({*number, *size, UnquoteEtag(TextOf(node.child("ETag")))});
+    page.parts.push_back({*number, *size, UnquoteEtag(TextOf(node.child("ETag"))),
+                          TextOf(node.child("ChecksumCRC32C"))});
   }
   if (page.truncated && page.parts.empty())
     return Fail(Errc::kCorrupt, "the list of parts does not go on");
