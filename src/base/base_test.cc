@@ -12,6 +12,7 @@
 #include "base/concurrency.h"
 #include "base/log.h"
 #include "base/memory_budget.h"
+#include "base/text.h"
 #include "base/thread_pool.h"
 
 namespace leat {
@@ -115,6 +116,17 @@ TEST(Hex, GoesThereAndBack) {
   EXPECT_EQ(*FromHex("aAfF"), "\xaa\xff");
   EXPECT_EQ(*FromHex(""), "");
   for (const char* bad : {"a", "0g", "zz", "0 ", "abc"}) EXPECT_FALSE(FromHex(bad)) << bad;
+}
+
+TEST(IsUtf8, TakesWhatRfc3629Allows) {
+  for (const std::string_view text :
+       {"", "a", "\x7f", "ü", "\xC2\x80", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80",
+        "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF", "日本語🐎"})
+    EXPECT_TRUE(IsUtf8(text)) << text;
+  for (const std::string_view text :
+       {"\x80", "\xC0\x80", "\xC1\xBF", "\xC2", "\xC2 ", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xE2\x82",
+        "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xFE", "a\xFF"})
+    EXPECT_FALSE(IsUtf8(text)) << text;
 }
 
 TEST(Printable, ShowsWhatATerminalWouldObey) {

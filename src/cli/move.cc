@@ -21,12 +21,12 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/memory_budget.h"
-#include "base/thread_pool.h"
 #include "cli/cli.h"
 #include "job/remote.h"
 #include "net/url.h"
 #include "os/file.h"
 #include "transfer/copy.h"
+#include "transfer/remove.h"
 
 namespace leat::cli {
 namespace {
@@ -620,30 +620,29 @@ int RemoveFiles(const MoveCommand& command) {
     }
     if (listed.items.empty() && filter.all() && !command.rmdirs)
       return Fail(Errc::kNotFound, place.url + ": there is nothing");
-    std::mutex mutex;
     std::vector<std::pair<std::string, std::string>> failed;
     for (const std::string& why : listed.failed) failed.emplace_back("", why);
     std::uint64_t removed = 0, bytes = 0;
-    ParallelFor(
-        listed.items.size(), command.transfers == 0 ? 32 : command.transfers, [&](std::size_t i) {
-          if (ctx.cancelled()) return false;
-          const transfer::Item& item = listed.items[i];
-          const Status done = command.dry_run ? Status() : transfer::RemoveOne(place, item, ctx);
-          const std::lock_guard lock(mutex);
-          if (!done) {
-            failed.emplace_back(place.NameOf(item.path), done.error().message());
-            return true;
-          }
-          ++removed;
-          bytes += item.size;
-          if (command.verbose || command.dry_run)
-            Note(fmt::format("{}removed {}", command.dry_run ? "would be " : "",
-                             Printable(item.path)));
-          if (removed % 100 == 0)
-            Progress(fmt::format("removing: {} of {} files", FormatCount(removed),
-                                 FormatCount(listed.items.size())));
-          return true;
-        });
+    const auto note = [&](const transfer::Item& item, const Status& done) {
+      if (!done) {
+        failed.emplace_back(place.NameOf(item.path), done.error().message());
+        return;
+      }
+      ++removed;
+      bytes += item.size;
+      if (command.verbose || command.dry_run)
+        Note(fmt::format("{}removed {}", command.dry_run ? "would be " : "", Printable(item.path)));
+      if (removed % 100 == 0)
+        Progress(fmt::format("removing: {} of {} files", FormatCount(removed),
+                             FormatCount(listed.items.size())));
+    };
+    std::vector<const transfer::Item*> items;
+    for (const transfer::Item& item : listed.items) items.push_back(&item);
+    if (command.dry_run) {
+      for (const transfer::Item* item : items) note(*item, {});
+    } else {
+      transfer::RemoveItems(place, items, command.transfers, note, ctx);
+    }
     Progress("");
     if (command.rmdirs && failed.empty() && !ctx.cancelled() && !command.dry_run &&
         place.only.empty()) {

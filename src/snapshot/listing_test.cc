@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/text.h"
 #include "snapshot/cut_points.h"
 #include "snapshot/test_snapshots.h"
 
@@ -78,18 +79,6 @@ class ListedStore : public store::ObjectStore {
 
  private:
   static std::unexpected<Error> No() { return Fail(Errc::kUnsupported, "only lists"); }
-  static bool IsUtf8(std::string_view s) {
-    for (std::size_t i = 0; i < s.size();) {
-      const auto c = static_cast<unsigned char>(s[i]);
-      const std::size_t n = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
-      if ((c & 0xc0) == 0x80 || i + n > s.size()) return false;
-      for (std::size_t j = 1; j < n; ++j) {
-        if ((static_cast<unsigned char>(s[i + j]) & 0xc0) != 0x80) return false;
-      }
-      i += n;
-    }
-    return true;
-  }
   Result<store::ListPage> Page(std::string_view prefix, const store::ListOptions& options) {
     if (!IsUtf8(options.start_after)) return Fail(Errc::kInvalid, "start_after is not UTF-8");
     if (before_page) {

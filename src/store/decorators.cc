@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <utility>
 
@@ -100,6 +101,32 @@ class Retrying final : public ForwardingStore {
   }
   Status Remove(std::string_view key, const CallContext& ctx) override {
     return Repeat(ctx, [&] { return inner().Remove(key, ctx); });
+  }
+  std::vector<Status> RemoveMany(std::span<const Removal> removals,
+                                 const CallContext& ctx) override {
+    std::vector<Status> out(removals.size());
+    std::vector<Removal> left(removals.begin(), removals.end());
+    std::vector<std::size_t> places(removals.size());  // of those left
+    std::iota(places.begin(), places.end(), 0);
+    (void)Repeat(ctx, [&]() -> Status {
+      std::vector<Status> done = inner().RemoveMany(left, ctx);
+      Status failure;
+      std::size_t kept = 0;
+      for (std::size_t i = 0; i < done.size(); ++i) {
+        if (!done[i] && IsRetryable(done[i].error().code())) {
+          failure = done[i];
+          if (kept != i) left[kept] = std::move(left[i]);
+          places[kept] = places[i];
+          out[places[kept++]] = std::move(done[i]);
+        } else {
+          out[places[i]] = std::move(done[i]);
+        }
+      }
+      left.resize(kept);
+      places.resize(kept);
+      return failure;
+    });
+    return out;
   }
   // An upload that was begun and whose answer was lost is found by nobody: it is begun again.
   Result<std::string> BeginUpload(std::string_view key, const PutOptions& options,
@@ -279,6 +306,13 @@ class Counted final : public ForwardingStore {
   Status Remove(std::string_view key, const CallContext& ctx) override {
     Add(counts_.deletes, 1);
     return Outcome(inner().Remove(key, ctx));
+  }
+  std::vector<Status> RemoveMany(std::span<const Removal> removals,
+                                 const CallContext& ctx) override {
+    std::vector<Status> done = inner().RemoveMany(removals, ctx);
+    Add(counts_.deletes, inner().max_removals() > 1 ? 1 : removals.size());
+    for (const Status& each : done) (void)Outcome(each);
+    return done;
   }
   Result<std::string> BeginUpload(std::string_view key, const PutOptions& options,
                                   const CallContext& ctx) override {

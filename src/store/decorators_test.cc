@@ -88,6 +88,36 @@ TEST_F(RetryingTest, EveryOperationIsRepeated) {
   EXPECT_EQ(counts_.retries, 10u);
 }
 
+TEST_F(RetryingTest, OfSeveralOnlyThoseThatFailedAreRemovedAgain) {
+  const std::vector<store::Removal> keys = {{.key = "a"}, {.key = "b"}, {.key = "c"}, {.key = "d"}};
+  for (const auto& [key, in_parts] : keys)
+    ASSERT_TRUE(faults_->inner().Put(key, AsBytes(key), {}, {}));
+  faults_->FailNext(Op::kRemove, Errc::kUnavailable, 2);
+  faults_->FailNext(Op::kRemove, Errc::kDenied, 1);
+  const std::vector<Status> done = store_->RemoveMany(keys, {});
+  ASSERT_EQ(done.size(), 4u);
+  EXPECT_TRUE(done[0] && done[1] && done[3]);
+  ASSERT_FALSE(done[2]);
+  EXPECT_EQ(done[2].error().code(), Errc::kDenied);
+  std::string asked;
+  for (const auto& call : faults_->calls()) asked += call.key;
+  EXPECT_EQ(asked, "abcdab");
+  EXPECT_EQ(counts_.retries, 1u);
+}
+
+TEST_F(RetryingTest, WhatCannotBeRemovedForLongKeepsItsError) {
+  policy_.max_attempts = 3;
+  faults_->FailNext(Op::kRemove, Errc::kUnavailable, 100);
+  const std::vector<Status> done =
+      store_->RemoveMany(std::vector<store::Removal>{{.key = "a"}, {.key = "b"}}, {});
+  ASSERT_EQ(done.size(), 2u);
+  for (std::size_t i = 0; i < 2; ++i) {
+    ASSERT_FALSE(done[i]);
+    EXPECT_NE(done[i].error().message().find(i == 0 ? "/a" : "/b"), std::string::npos)
+        << done[i].error().message();
+  }
+}
+
 TEST_F(RetryingTest, TheTotalIsALimitAndTheLastErrorIsKept) {
   policy_.total = seconds(30);
   faults_->FailNext(Op::kStat, Errc::kUnavailable, 1'000'000);

@@ -40,6 +40,11 @@ class ForwardingStore : public ObjectStore {
   Status Remove(std::string_view key, const CallContext& ctx) override {
     return inner_->Remove(key, ctx);
   }
+  std::vector<Status> RemoveMany(std::span<const Removal> removals,
+                                 const CallContext& ctx) override {
+    return inner_->RemoveMany(removals, ctx);
+  }
+  std::size_t max_removals() const override { return inner_->max_removals(); }
   UploadLimits upload_limits() const override { return inner_->upload_limits(); }
   Result<std::string> BeginUpload(std::string_view key, const PutOptions& options,
                                   const CallContext& ctx) override {

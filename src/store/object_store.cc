@@ -77,6 +77,13 @@ Result<Version> ObjectStore::CopyFrom(std::string_view, std::string_view, const 
                                       std::string_view, const CallContext&) {
   return Lacks(*this, "the store does not copy by itself");
 }
+std::vector<Status> ObjectStore::RemoveMany(std::span<const Removal> removals,
+                                            const CallContext& ctx) {
+  std::vector<Status> done;
+  done.reserve(removals.size());
+  for (const Removal& removal : removals) done.push_back(Remove(removal.key, ctx));
+  return done;
+}
 Status ObjectStore::MakeBucket(const CallContext&) {
   return Lacks(*this, "nothing of that kind can be made there");
 }

@@ -126,6 +126,12 @@ struct Part {
       {};  ///< another, in the store's own form, that completing has to name again
 };
 
+/// One of several objects to remove.
+struct Removal {
+  std::string key;
+  bool in_parts = false;  ///< as a listing tells: its parts may have to be removed, too
+};
+
 /// What the store holds a piece of an object in parts to.
 struct PartDigest {
   std::uint64_t size = 0;
@@ -177,6 +183,10 @@ class ObjectStore {
                               const PutOptions& options, const CallContext& ctx) = 0;
   /// Succeeds whether or not the object existed.
   virtual Status Remove(std::string_view key, const CallContext& ctx) = 0;
+  /// An outcome for each, in order; of more than max_removals() with a request for each.
+  virtual std::vector<Status> RemoveMany(std::span<const Removal> removals, const CallContext& ctx);
+  /// How many objects one request can remove. A server may turn out to know of no such request.
+  virtual std::size_t max_removals() const { return 1; }
 
   /// An object in parts: begun, its parts put in any order and from any thread (again, too: the
   /// last wins), completed. Until then nothing is seen of it but by UploadedParts; what is neither

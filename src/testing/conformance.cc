@@ -730,6 +730,57 @@ TEST_P(ObjectStoreSuite, RemoveIsDoneWhetherItExistedOrNot) {
   EXPECT_EQ(ListAll(""), std::vector<std::string>{});
 }
 
+TEST_P(ObjectStoreSuite, ManyAreRemovedAtOnceWhateverTheirNames) {
+  if (!can().put) return;
+  std::vector<std::string> names = AwkwardNames();
+  if (can().any_key) {
+    const auto more = NamesThatAreNoPath();
+    names.insert(names.end(), more.begin(), more.end());
+    for (const std::string slashes : {"/", "//", "a//", "/a"}) names.push_back(slashes);
+  }
+  if (GetParam().no_line_breaks)
+    std::erase_if(names, [](const auto& name) { return name.find_first_of("\r\n") != name.npos; });
+  std::ranges::sort(names);
+  names.erase(std::ranges::unique(names).begin(), names.end());
+  for (const std::string& name : names) Place(KeyOf(name), "x");
+  Place("stays", "x");
+  if (const store::UploadLimits limits = store().upload_limits(); limits.max_parts > 0) {
+    const auto upload = store().BeginUpload("parts", {}, ctx_);
+    ASSERT_OK(upload);
+    const std::string body = Pattern(std::max<std::uint64_t>(limits.min_part, 1000));
+    const auto part = store().PutPart("parts", *upload, 1, AsBytes(body), ctx_);
+    ASSERT_OK(part);
+    ASSERT_OK(store().CompleteUpload("parts", *upload, std::vector{*part}, {}, ctx_));
+  }
+  std::vector<store::Removal> going = {{.key = "never/there"}};
+  const auto page = store().List("", {}, ctx_);
+  ASSERT_OK(page);
+  for (const auto& object : page->objects) {
+    if (object.key != "stays") going.push_back({object.key, object.in_parts});
+  }
+  EXPECT_GE(going.size(), names.size() + 1);
+  const std::vector<Status> done = store().RemoveMany(going, ctx_);
+  ASSERT_EQ(done.size(), going.size());
+  for (std::size_t i = 0; i < done.size(); ++i) {
+    EXPECT_TRUE(done[i]) << going[i].key << ": " << done[i].error().message();
+  }
+  EXPECT_EQ(ListAll(""), std::vector<std::string>{"stays"});
+  EXPECT_TRUE(store().RemoveMany({}, ctx_).empty());
+}
+
+TEST_P(ObjectStoreSuite, ManyThatMayNotBeRemovedAreEachDenied) {
+  const auto denied = subject_->Denied();
+  if (!can().put || denied == nullptr) return;
+  Place("a", "x");
+  Place("b", "x");
+  const auto done =
+      denied->RemoveMany(std::vector<store::Removal>{{.key = "a"}, {.key = "b"}}, ctx_);
+  ASSERT_EQ(done.size(), 2u);
+  ExpectFails(Errc::kDenied, done[0]);
+  ExpectFails(Errc::kDenied, done[1]);
+  EXPECT_EQ(ListAll(""), (std::vector<std::string>{"a", "b"}));
+}
+
 TEST_P(ObjectStoreSuite, ACancelledOrLateCallIsNotMade) {
   Place("x", "x");
   std::stop_source stop;

@@ -78,6 +78,11 @@ class FaultStore final : public store::ForwardingStore {
   Result<store::Version> Put(std::string_view key, std::span<const std::byte> body,
                              const store::PutOptions& options, const CallContext& ctx) override;
   Status Remove(std::string_view key, const CallContext& ctx) override;
+  /// One after the other, so that each may have its fault.
+  std::vector<Status> RemoveMany(std::span<const store::Removal> removals,
+                                 const CallContext& ctx) override {
+    return ObjectStore::RemoveMany(removals, ctx);
+  }
 
  private:
   /// Notes the call and gives its fault, after having waited where it stalls.

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "transfer/copy.h"
+#include "transfer/remove.h"
 
 namespace leat::transfer {
 namespace {
@@ -170,18 +171,17 @@ Status AtomicTree::Settle(const CallContext& ctx) {
 }
 
 Status AtomicTree::RemoveStaged(const CallContext& ctx) {
-  const Place staging = Staging();
-  std::mutex mutex;
-  Status out;
   std::vector<const Item*> rest;
   for (const auto& [path, item] : staged_) rest.push_back(&item);
-  ParallelFor(rest.size(), kAtOnce, [&](std::size_t i) {
-    const Status removed = RemoveOne(staging, *rest[i], ctx);
-    const std::lock_guard lock(mutex);
-    if (!removed) out = removed;
-    return removed.has_value();
-  });
+  Status out;
+  RemoveItems(
+      Staging(), rest, 0,
+      [&](const Item&, const Status& removed) {
+        if (!removed) out = removed;
+      },
+      ctx);
   staged_.clear();
+  if (out && ctx.cancelled()) return Fail(Errc::kCancelled, "interrupted");
   return out;
 }
 

@@ -21,6 +21,7 @@
 #include "os/file.h"
 #include "transfer/atomic.h"
 #include "transfer/mover.h"
+#include "transfer/remove.h"
 #include "transfer/upload.h"
 
 namespace leat::transfer {
@@ -37,13 +38,6 @@ struct Pair {
   const Item* source = nullptr;
   const Item* target = nullptr;
 };
-
-/// Of a file of this machine: a link that is kept has its name without the suffix.
-std::string RealPath(const Place& place, const Item& item) {
-  std::string path = place.PathOf(item.path);
-  if (item.link) path.resize(path.size() - kLinkSuffix.size());
-  return path;
-}
 
 class Copier {
  public:
@@ -209,11 +203,11 @@ class Copier {
     if (options_.links == Links::kKeep && options_.to.local()) {
       for (Item item : from_.items) {
         item.link = item.path.ends_with(kLinkSuffix);
-        taken.insert(RealPath(options_.to, item));
+        taken.insert(options_.to.PathOf(item));
       }
     }
     const auto extraneous = [&](const Item& item) {
-      if (!taken.contains(RealPath(options_.to, item))) extraneous_.push_back(&item);
+      if (!taken.contains(options_.to.PathOf(item))) extraneous_.push_back(&item);
     };
     auto target = to_.items.begin();
     for (const Item& item : from_.items) {
@@ -438,24 +432,32 @@ class Copier {
   }
 
   void Delete() {
-    ForEach(extraneous_.size(), [&](std::size_t i) {
-      const Item& item = *extraneous_[i];
-      const std::string name = options_.to.NameOf(item.path);
-      Status done;
-      if (!options_.dry_run) {
-        if (options_.backup) done = Backup(item);
-        if (done) done = RemoveOne(options_.to, item, ctx_);
-      }
-      if (!done) {
-        NoteFailure(name, done.error().message());
-        return true;
-      }
+    std::vector<const Item*> going = extraneous_;
+    const auto note = [&](const Item& item, const Status& done) {
+      if (!done) return NoteFailure(options_.to.NameOf(item.path), done.error().message());
       const std::lock_guard lock(mutex_);
       ++report_.deleted;
       if (options_.on_file) options_.on_file("deleted", item.path);
-      return true;
-    });
-    if (!options_.to.local() || options_.dry_run) return;
+    };
+    if (options_.dry_run) {
+      for (const Item* item : going) note(*item, {});
+      return;
+    }
+    if (options_.backup) {
+      going.clear();
+      ForEach(extraneous_.size(), [&](std::size_t i) {
+        const Status kept = Backup(*extraneous_[i]);
+        if (!kept) {
+          note(*extraneous_[i], kept);
+        } else {
+          const std::lock_guard lock(mutex_);
+          going.push_back(extraneous_[i]);
+        }
+        return true;
+      });
+    }
+    RemoveItems(options_.to, going, options_.transfers, note, ctx_);
+    if (!options_.to.local()) return;
     // Folders that are empty now.
     std::set<std::string, std::greater<>> folders;
     for (const Item* item : extraneous_) {
@@ -486,31 +488,6 @@ class Copier {
 };
 
 }  // namespace
-
-Status RemoveOne(const Place& place, const Item& item, const CallContext& ctx) {
-  if (!place.local()) return place.store->Remove(place.KeyOf(item.path), ctx);
-  const std::string path = RealPath(place, item);
-  struct stat st;
-  if (::lstat(path.c_str(), &st) != 0) return errno == ENOENT ? Status() : FailErrno(errno, path);
-  if (item.link ? !S_ISLNK(st.st_mode) : !S_ISREG(st.st_mode)) return {};
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return FailErrno(errno, path);
-  return {};
-}
-
-void RemoveEmptyFolders(const Place& place, const Listed& listed) {
-  std::set<std::string, std::greater<>> folders(listed.empty_folders.begin(),
-                                                listed.empty_folders.end());
-  const auto above = [&](const std::string& path) {
-    for (std::size_t slash = path.rfind('/'); slash != std::string::npos && slash > 0;
-         slash = path.rfind('/', slash - 1)) {
-      if (!folders.insert(path.substr(0, slash)).second) break;
-    }
-  };
-  for (const Item& item : listed.items) above(item.path);
-  for (const std::string& folder : listed.empty_folders) above(folder);
-  for (const std::string& folder : folders) ::rmdir(place.PathOf(folder).c_str());
-  ::rmdir(place.folder.c_str());
-}
 
 Result<CopyReport> Copy(const CopyOptions& options, const CallContext& ctx,
                         CopyProgress* progress) {

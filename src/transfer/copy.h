@@ -89,16 +89,12 @@ struct CheckReport {
 Result<CheckReport> Check(const CopyOptions& options, const CallContext& ctx,
                           CopyProgress* progress);
 
-/// Of a folder of this machine, what is empty now of what held the files that were listed.
-void RemoveEmptyFolders(const Place& place, const Listed& listed);
 /// Takes away the manifest of a tree that was published whole, so that it is a plain one that may
 /// be written to; finishes first what a killed sync left unsettled. `listed`: raw.
 Status ForgetManifest(const Place& place, const Listed& listed, const CallContext& ctx);
 /// The same for the folders above a place, and for the folder of a place that is one object:
 /// whoever writes there changes their trees, too. Asks once a level.
 Status ForgetManifestsAbove(const Place& place, const CallContext& ctx);
-/// A file or an object, whether or not it is there; a file that has become something else stays.
-Status RemoveOne(const Place& place, const Item& item, const CallContext& ctx);
 
 }  // namespace leat::transfer
 

@@ -260,6 +260,12 @@ Status ListStore(const Place& place, const ListRequest& request, const CallConte
 
 }  // namespace
 
+std::string Place::PathOf(const Item& item) const {
+  std::string path = PathOf(item.path);
+  if (item.link) path.resize(path.size() - kLinkSuffix.size());
+  return path;
+}
+
 std::string Place::NameOf(std::string_view path) const {
   return local() ? Printable(PathOf(path)) : store->UrlOf(KeyOf(path));
 }

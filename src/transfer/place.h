@@ -37,6 +37,8 @@ struct Place {
   bool local() const { return store == nullptr; }
   std::string KeyOf(std::string_view path) const { return prefix + std::string(path); }
   std::string PathOf(std::string_view path) const { return folder + "/" + std::string(path); }
+  /// Of a file of this machine: a link that is kept has its name without the suffix.
+  std::string PathOf(const Item& item) const;
   /// Of one of its files: for messages.
   std::string NameOf(std::string_view path) const;
   /// The server's bucket, and what tells servers apart.

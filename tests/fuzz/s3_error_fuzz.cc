@@ -20,5 +20,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (const char c : error.message()) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) std::abort();
   }
+  (void)leat::store::s3::ParseDeleteErrors(response.body);
   return 0;
 }

@@ -37,7 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       }
       break;
     default:
-      (void)leat::store::swift::ParseBulkErrors(text);
+      (void)leat::store::swift::ParseBulkDelete(text);
   }
   return 0;
 }

@@ -103,15 +103,6 @@ std::string Element(std::string_view xml, std::string_view name) {
 
 }  // namespace
 
-bool IsUtf8(std::string_view text) {
-  try {
-    (void)json(std::string(text)).dump();
-    return true;
-  } catch (const json::exception&) {
-    return false;
-  }
-}
-
 Metadata FromService(const Metadata& theirs, std::string* upload) {
   Metadata out = theirs;
   if (const auto found = out.find(kUpload); found != out.end()) {

@@ -14,9 +14,6 @@
 
 namespace leat::store::gcs {
 
-/// Names go in JSON, which has no other text.
-bool IsUtf8(std::string_view text);
-
 /// An object as the service tells of it. A value.
 struct Resource {
   ObjectInfo info;                      ///< the etag is the generation

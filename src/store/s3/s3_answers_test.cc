@@ -484,6 +484,67 @@ TEST_F(S3AnswersTest, PartsHaveChecksumsWhereTheUploadWasBegunWithThem) {
 std::string Entry(const std::string& key) {
   return "<Contents><Key>" + key + "</Key><Size>1</Size><ETag>&quot;e&quot;</ETag></Contents>";
 }
+constexpr auto kDeleted = "<DeleteResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"/>";
+
+TEST_F(S3AnswersTest, EachOfSeveralThatAreRemovedHasItsOwnOutcome) {
+  std::string sent;
+  http_.Otherwise([&](const net::HttpRequest& request) {
+    sent += request.method + " " + request.url + " " + std::string(AsText(request.body)) + "\n";
+    if (request.method == "DELETE") return CannedAnswer{.status = 204};
+    return CannedAnswer{
+        .body =
+            "<DeleteResult><Error><Key>b&amp;</Key><Code>AccessDenied</Code><Message>no"
+            "</Message></Error><Error><Key>c</Key><Code>SlowDown</Code></Error>"
+            "<Error><Key>d</Key><Code>NoSuchKey</Code></Error></DeleteResult>"};
+  });
+  const std::vector<Removal> keys = {{.key = "a"}, {.key = "b&"},   {.key = "c"},
+                                     {.key = "d"}, {.key = "\x01"}, {.key = "\xff"}};
+  const auto done = store_->RemoveMany(keys, {});
+  ASSERT_EQ(done.size(), keys.size());
+  EXPECT_TRUE(done[0]);
+  ExpectError(done[1], Errc::kDenied,
+              "s3://bkt/b&: the store did not remove it (AccessDenied: no)");
+  ExpectError(done[2], Errc::kUnavailable, "s3://bkt/c: ");
+  EXPECT_TRUE(done[3] && done[4] && done[5]);
+  EXPECT_EQ(sent,
+            "DELETE https://bkt.s3.us-east-1.amazonaws.com/%01 \n"
+            "DELETE https://bkt.s3.us-east-1.amazonaws.com/%FF \n"
+            "POST https://bkt.s3.us-east-1.amazonaws.com/?delete <Delete><Quiet>true</Quiet>"
+            "<Object><Key>a</Key></Object><Object><Key>b&#38;</Key></Object><Object><Key>c</Key>"
+            "</Object><Object><Key>d</Key></Object></Delete>\n");
+  EXPECT_EQ(Sent(2, "Content-MD5").size(), 24u);
+}
+
+TEST_F(S3AnswersTest, WhereManyCannotBeRemovedAtOnceEachIsByItself) {
+  for (const CannedAnswer& refusal :
+       {ErrorAnswer(501, "NotImplemented"), ErrorAnswer(405, "MethodNotAllowed"),
+        CannedAnswer{.status = 404, .body = "<html>"}, CannedAnswer{.body = "<html>"}}) {
+    Make();
+    const std::size_t before = requests();
+    EXPECT_EQ(store_->max_removals(), 1000u);
+    http_.Otherwise([&](const net::HttpRequest& request) {
+      return request.method == "POST" ? refusal : CannedAnswer{.status = 204};
+    });
+    for (const bool first : {true, false}) {
+      const auto done = store_->RemoveMany(std::vector<Removal>{{.key = "a"}, {.key = "b"}}, {});
+      EXPECT_TRUE(done[0] && done[1]);
+      EXPECT_EQ(store_->max_removals(), 1u);
+      EXPECT_EQ(requests() - before, first ? 3u : 5u);
+    }
+  }
+}
+
+TEST_F(S3AnswersTest, AServerThatIsBusyHasRemovedNothing) {
+  http_.Then(ErrorAnswer(503, "SlowDown"));
+  auto done = store_->RemoveMany(std::vector<Removal>{{.key = "a"}, {.key = "b"}}, {});
+  ExpectError(done[0], Errc::kUnavailable, "s3://bkt");
+  ExpectError(done[1], Errc::kUnavailable, "s3://bkt");
+  http_.Then({.body = kDeleted});
+  done = store_->RemoveMany(std::vector<Removal>{{.key = "a"}, {.key = "b"}}, {});
+  EXPECT_TRUE(done[0] && done[1]);
+  EXPECT_EQ(requests(), 2u);
+}
+
 CannedAnswer Listing(const std::string& inside, bool truncated = false) {
   return {.status = 200,
           .headers = {{"Content-Type", "application/xml"}},

@@ -1,12 +1,16 @@
 #include "store/s3/s3_store.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <utility>
 
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "digest/md5_lanes.h"
 #include "net/url.h"
 #include "store/http_answer.h"
 #include "store/s3/client.h"
@@ -247,6 +251,38 @@ class S3Store final : public ObjectStore {
     return answer.Failure();
   }
 
+  // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+  std::size_t max_removals() const override { return removes_many_ ? 1000 : 1; }
+
+  std::vector<Status> RemoveMany(std::span<const Removal> removals,
+                                 const CallContext& ctx) override {
+    std::vector<Status> out(removals.size());
+    std::vector<std::size_t> together;
+    for (std::size_t i = 0; i < removals.size(); ++i) {
+      const std::string_view key = removals[i].key;
+      if (max_removals() >= removals.size() && removals.size() > 1 && CheckKey(key) &&
+          XmlCanHold(key)) {
+        together.push_back(i);
+      } else {
+        out[i] = Remove(key, ctx);
+      }
+    }
+    if (together.empty()) return out;
+    std::vector<std::string_view> keys;
+    for (const std::size_t i : together) keys.push_back(removals[i].key);
+    const Result<std::map<std::string, S3Error>> errors = DeleteObjects(keys, ctx);
+    if (!errors && errors.error().code() == Errc::kUnsupported)
+      return ObjectStore::RemoveMany(removals, ctx);
+    for (const std::size_t i : together) {
+      if (!errors) {
+        out[i] = std::unexpected(errors.error());
+      } else if (const auto error = errors->find(removals[i].key); error != errors->end()) {
+        out[i] = Refusal(removals[i].key, error->second);
+      }
+    }
+    return out;
+  }
+
   // https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
   UploadLimits upload_limits() const override {
     return {.max_put = 5 * kGiB, .min_part = 5 * kMiB, .max_part = 5 * kGiB, .max_parts = 10'000};
@@ -472,6 +508,42 @@ class S3Store final : public ObjectStore {
     return unsigned_payload ? send_signed(checked) : std::move(answer);
   }
 
+  /// What was not removed, and why. kUnsupported where the server does not know the request.
+  Result<std::map<std::string, S3Error>> DeleteObjects(std::span<const std::string_view> keys,
+                                                       const CallContext& ctx) {
+    const std::string body = WriteDelete(keys);
+    Spec spec = WithBody({.method = "POST", .query = "delete"}, AsBytes(body));
+    spec.headers.Add("Content-Type", "application/xml");
+    spec.headers.Add("Content-MD5", digest::Base64Encode(AsBytes(digest::Md5(AsBytes(body)))));
+    spec.stall_timeout = kServerWorks;
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+    const int status = answer.response.status;
+    if (answer.ok()) {
+      auto errors = ParseDeleteErrors(answer.response.body);
+      if (errors) return errors;
+      // A server that takes it for something else does not know it.
+    } else if (answer.error.code == "NoSuchBucket" ||
+               (status != 400 && status != 404 && status != 405 && status != 501)) {
+      return answer.Failure();
+    }
+    removes_many_ = false;
+    return Fail(Errc::kUnsupported, client_.name() + ": several objects cannot be removed at once");
+  }
+
+  /// Of one of several objects.
+  Status Refusal(std::string_view key, const S3Error& error) const {
+    if (error.code == "NoSuchKey" || error.code == "NoSuchVersion") return {};
+    const bool denied = error.code == "AccessDenied";
+    const bool later = error.code == "InternalError" || error.code == "SlowDown" ||
+                       error.code == "ServiceUnavailable";
+    return Fail(
+        denied  ? Errc::kDenied
+        : later ? Errc::kUnavailable
+                : Errc::kInvalid,
+        fmt::format("{}: the store did not remove it ({}{}{})", UrlOf(key), Printable(error.code),
+                    error.message.empty() ? "" : ": ", Printable(error.message)));
+  }
+
   Status CheckKey(std::string_view key) const {
     if (client_.bucket().empty()) return Fail(Errc::kInvalid, "s3://: name a bucket");
     if (key.empty()) return Fail(Errc::kInvalid, client_.name() + ": a key must not be empty");
@@ -583,6 +655,7 @@ class S3Store final : public ObjectStore {
   const net::Headers put_headers_;
   S3Client client_;
   std::atomic<Checksums> checksums_{Checksums::kUnknown};
+  std::atomic<bool> removes_many_{digest::CanHash(digest::Kind::kMd5)};
   std::atomic<bool> v1_{false};  ///< the server lists by version 1 only
 };
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "net/url.h"
 #include "store/http_answer.h"
 
@@ -172,6 +173,44 @@ Result<std::vector<BucketInfo>> ParseBuckets(std::string_view document) {
   }
   std::ranges::sort(buckets, {}, &BucketInfo::name);
   return buckets;
+}
+
+bool XmlCanHold(std::string_view key) {
+  // Its declaration is not needed, and the parser takes control characters: what it would not give
+  // back is looked for here.
+  return IsUtf8(key) && key.find("\xEF\xBF\xBE") == key.npos &&
+         key.find("\xEF\xBF\xBF") == key.npos && std::ranges::all_of(key, [](char c) {
+           return static_cast<unsigned char>(c) >= 0x20 || c == '\t' || c == '\n' || c == '\r';
+         });
+}
+
+std::string WriteDelete(std::span<const std::string_view> keys) {
+  std::string out = "<Delete><Quiet>true</Quiet>";
+  for (const std::string_view key : keys) {
+    out += "<Object><Key>";
+    for (const char c : key) {
+      if (c == '&' || c == '<' || c == '>' || c == '\t' || c == '\n' || c == '\r') {
+        out += "&#" + std::to_string(static_cast<int>(c)) + ";";
+      } else {
+        out += c;
+      }
+    }
+    out += "</Key></Object>";
+  }
+  return out + "</Delete>";
+}
+
+Result<std::map<std::string, S3Error>> ParseDeleteErrors(std::string_view document) {
+  pugi::xml_document xml;
+  LEAT_ASSIGN_OR_RETURN(const auto root, Document(xml, document, "DeleteResult"));
+  std::map<std::string, S3Error> errors;
+  for (const pugi::xml_node& node : root.children("Error")) {
+    S3Error error;
+    error.code = node.child_value("Code");
+    error.message = node.child_value("Message");
+    errors[TextOf(node.child("Key"))] = std::move(error);
+  }
+  return errors;
 }
 
 Result<std::string> ParseResultEtag(std::string_view document) {

@@ -4,7 +4,9 @@
 #ifndef LEAT_STORE_S3_XML_H_
 #define LEAT_STORE_S3_XML_H_
 
+#include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +14,14 @@
 #include "store/object_store.h"
 
 namespace leat::store::s3 {
+
+struct S3Error {
+  std::string code;      ///< "NoSuchKey"
+  std::string message;   ///< for people, in the server's words
+  std::string region;    ///< of the bucket, where this endpoint is not
+  std::string endpoint;  ///< that should be asked instead
+  std::string storage_class;
+};
 
 struct Listing {
   std::vector<ObjectInfo> objects;
@@ -35,16 +45,15 @@ struct PartsPage {
 };
 Result<PartsPage> ParseParts(std::string_view document);
 Result<std::vector<BucketInfo>> ParseBuckets(std::string_view document);
+/// XML has no way to write most control characters, and nothing that is not UTF-8.
+bool XmlCanHold(std::string_view key);
+/// What a DeleteObjects request asks for; of keys that XML can hold.
+std::string WriteDelete(std::span<const std::string_view> keys);
+/// The keys of a DeleteResult that were not removed.
+Result<std::map<std::string, S3Error>> ParseDeleteErrors(std::string_view document);
 /// The etag in a CompleteMultipartUploadResult or a CopyObjectResult.
 Result<std::string> ParseResultEtag(std::string_view document);
 
-struct S3Error {
-  std::string code;      ///< "NoSuchKey"
-  std::string message;   ///< for people, in the server's words
-  std::string region;    ///< of the bucket, where this endpoint is not
-  std::string endpoint;  ///< that should be asked instead
-  std::string storage_class;
-};
 /// nullopt for anything that is not an <Error> document.
 std::optional<S3Error> ParseError(std::string_view document);
 

@@ -84,6 +84,29 @@ TEST(S3Xml, AnErrorIsReadAndNothingElseIsOne) {
   }
 }
 
+TEST(S3Xml, KeysThatAreDeletedAreWrittenSoThatTheyAreReadBack) {
+  const std::vector<std::string_view> keys = {"a", "<b>&amp;\r\n\t", "ü]]>"};
+  EXPECT_EQ(WriteDelete(keys),
+            "<Delete><Quiet>true</Quiet><Object><Key>a</Key></Object>"
+            "<Object><Key>&#60;b&#62;&#38;amp;&#13;&#10;&#9;</Key></Object>"
+            "<Object><Key>ü]]&#62;</Key></Object></Delete>");
+  for (const std::string_view key : keys) EXPECT_TRUE(XmlCanHold(key));
+  for (const std::string_view key :
+       {"\x01", "\x1f", "\xff", "\xEF\xBF\xBF", "\xEF\xBF\xBE", "\xED\xA0\x80"})
+    EXPECT_FALSE(XmlCanHold(key)) << key;
+}
+
+TEST(S3Xml, OfADeletionTheErrorsAreRead) {
+  const auto errors = ParseDeleteErrors(
+      "<DeleteResult xmlns=\"x\"><Deleted><Key>a</Key></Deleted><Error><Key>&lt;b</Key>"
+      "<Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>");
+  ASSERT_TRUE(errors);
+  ASSERT_EQ(errors->size(), 1u);
+  EXPECT_EQ(errors->at("<b").code, "AccessDenied");
+  EXPECT_EQ(ParseDeleteErrors("<html/>").error().code(), Errc::kCorrupt);
+  EXPECT_EQ(ParseDeleteErrors("").error().code(), Errc::kCorrupt);
+}
+
 TEST(S3Xml, GlacierInstantRetrievalIsNotArchived) {
   EXPECT_TRUE(IsArchiveClass("GLACIER"));
   EXPECT_TRUE(IsArchiveClass("DEEP_ARCHIVE"));

@@ -105,18 +105,22 @@ std::string WriteManifest(const std::vector<Segment>& segments) {
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-Result<std::string> ParseBulkErrors(std::string_view document) {
+Result<BulkDelete> ParseBulkDelete(std::string_view document) {
   const json answer = ParseJson(document);
-  if (!answer.is_object()) return Fail(Errc::kCorrupt, "the answer is no JSON object");
+  const std::string status = answer.is_object() ? TextOf(answer, "Response Status") : "";
+  if (status.empty()) return Fail(Errc::kCorrupt, "the answer is no bulk delete's");
+  BulkDelete out;
+  out.gone =
+      Number(answer, "Number Deleted").value_or(0) + Number(answer, "Number Not Found").value_or(0);
   if (const auto errors = answer.find("Errors"); errors != answer.end() && errors->is_array()) {
     for (const json& error : *errors) {
       if (error.is_array() && error.size() == 2 && error[0].is_string() && error[1].is_string())
-        return Printable(error[0].get<std::string>() + ": " + error[1].get<std::string>());
+        out.errors[net::PercentDecode(error[0].get<std::string>())] = error[1].get<std::string>();
     }
   }
-  const std::string status = TextOf(answer, "Response Status");
-  if (status.starts_with('2')) return std::string();
-  return status.empty() ? "no status" : Printable(status + " " + TextOf(answer, "Response Body"));
+  if (out.errors.empty() && !status.starts_with('2'))
+    out.refused = Printable(status + " " + TextOf(answer, "Response Body"));
+  return out;
 }
 
 }  // namespace leat::store::swift

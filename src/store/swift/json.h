@@ -2,6 +2,8 @@
 #ifndef LEAT_STORE_SWIFT_JSON_H_
 #define LEAT_STORE_SWIFT_JSON_H_
 
+#include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,9 +34,14 @@ Result<std::vector<PartDigest>> ParseManifest(std::string_view document);
 std::string WriteManifest(const std::vector<Segment>& segments);
 /// The names ("/container/object") of its segments.
 Result<std::vector<std::string>> ParseManifestNames(std::string_view document);
-/// What a bulk delete could not remove: "name: 403 Forbidden"; empty for nothing. kCorrupt for what
-/// is no such answer.
-Result<std::string> ParseBulkErrors(std::string_view document);
+/// What became of a bulk delete. https://docs.openstack.org/swift/latest/middleware.html#bulk
+struct BulkDelete {
+  std::uint64_t gone = 0;                     ///< removed, or never there
+  std::map<std::string, std::string> errors;  ///< "/container/object": "403 Forbidden"
+  std::string refused;                        ///< why it was not done at all
+};
+/// kCorrupt for what is no such answer.
+Result<BulkDelete> ParseBulkDelete(std::string_view document);
 
 }  // namespace leat::store::swift
 

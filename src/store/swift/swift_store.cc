@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <map>
 #include <utility>
 
 #include "base/bytes.h"
@@ -247,10 +249,43 @@ class SwiftStore final : public ObjectStore {
     if (response.status == 404) return {};
     if (!Ok(response)) return Explain(key, response);
     if (spec.query.empty()) return {};
-    LEAT_ASSIGN_OR_RETURN(const std::string wrong, ParseBulkErrors(response.body));
-    if (wrong.empty() || wrong.starts_with("404")) return {};
+    LEAT_ASSIGN_OR_RETURN(const BulkDelete done, ParseBulkDelete(response.body));
+    if (done.refused.starts_with("404")) return {};
+    std::string wrong = done.refused;
+    for (const auto& [name, why] : done.errors) wrong = Printable(name + ": " + why);
+    if (wrong.empty()) return {};
     return Fail(Errc::kUnavailable,
                 UrlOf(key) + " was not removed with all its segments: " + wrong);
+  }
+
+  // A server's usual max_deletes_per_request is 10,000; it stops after 1,000 that failed.
+  std::size_t max_removals() const override { return removes_many_ ? 1000 : 1; }
+
+  std::vector<Status> RemoveMany(std::span<const Removal> removals,
+                                 const CallContext& ctx) override {
+    std::vector<Status> out(removals.size());
+    std::vector<std::size_t> together;
+    for (std::size_t i = 0; i < removals.size(); ++i) {
+      // (a name of slashes alone would be the container's)
+      if (removals.size() > 1 && removals.size() <= max_removals() && !removals[i].in_parts &&
+          CheckKey(removals[i].key) && removals[i].key.find_first_not_of('/') != std::string::npos)
+        together.push_back(i);
+    }
+    Result<std::map<std::string, std::string>> errors = Fail(Errc::kUnsupported, "not asked");
+    if (!together.empty()) errors = DeleteObjects(removals, together, ctx);
+    for (std::size_t i = 0, next = 0; i < removals.size(); ++i) {
+      const std::string& key = removals[i].key;
+      const bool asked = next < together.size() && together[next] == i;
+      if (asked) ++next;
+      if (!asked || (!errors && errors.error().code() == Errc::kUnsupported)) {
+        out[i] = Remove(key, ctx);
+      } else if (!errors) {
+        out[i] = std::unexpected(errors.error());
+      } else if (const auto error = errors->find(key); error != errors->end()) {
+        out[i] = Refusal(key, error->second);
+      }
+    }
+    return out;
   }
 
   // https://docs.openstack.org/swift/latest/overview_large_objects.html
@@ -505,6 +540,50 @@ class SwiftStore final : public ObjectStore {
     return parts;
   }
 
+  /// By key why it was not removed. kUnsupported where the server does not know the request, or
+  /// does not account for each object.
+  Result<std::map<std::string, std::string>> DeleteObjects(std::span<const Removal> removals,
+                                                           std::span<const std::size_t> which,
+                                                           const CallContext& ctx) {
+    std::string names;
+    for (const std::size_t i : which) names += "/" + PathOf(removals[i].key) + "\n";
+    Spec spec{.method = "POST", .query = "bulk-delete", .body = AsBytes(names)};
+    spec.headers.Add("Content-Type", "text/plain");
+    spec.headers.Add("Accept", "application/json");
+    spec.stall_timeout = kServerWorks;
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, "", ctx));
+    if (response.status == 408 || response.status == 429 || response.status >= 500)
+      return Explain("", response);
+    const Result<BulkDelete> done = ParseBulkDelete(response.body);
+    if (!Ok(response) || !done || done->refused.starts_with("4")) {
+      removes_many_ = false;
+      return Fail(Errc::kUnsupported, name_ + ": several objects cannot be removed at once");
+    }
+    if (!done->refused.empty())
+      return Fail(Errc::kUnavailable, name_ + ": objects were not removed: " + done->refused);
+    std::map<std::string, std::string> errors;
+    const std::string container = "/" + options_.container + "/";
+    for (const auto& [name, why] : done->errors) {
+      if (name.starts_with(container)) errors[name.substr(container.size())] = why;
+    }
+    std::size_t named = 0;
+    for (const std::size_t i : which) named += errors.contains(removals[i].key) ? 1 : 0;
+    if (done->gone + named < which.size())
+      return Fail(Errc::kUnsupported, name_ + ": the server does not tell of each object");
+    return errors;
+  }
+
+  /// Of one of several objects.
+  Status Refusal(std::string_view key, const std::string& why) {
+    if (why.starts_with("401")) credentials_.Invalidate();
+    const bool denied = why.starts_with("403");
+    const bool later = why.starts_with("401") || why.starts_with("409") || why.starts_with("5");
+    return Fail(denied  ? Errc::kDenied
+                : later ? Errc::kUnavailable
+                        : Errc::kInvalid,
+                fmt::format("{}: the store did not remove it ({})", UrlOf(key), Printable(why)));
+  }
+
   Status MakeContainer(const std::string& container, const CallContext& ctx) {
     Spec spec{.method = "PUT", .path = net::PercentEncode(container)};
     if (!options_.storage_policy.empty())
@@ -617,6 +696,7 @@ class SwiftStore final : public ObjectStore {
   auth::CredentialProvider& credentials_;
   net::HttpTransport& http_;
   Clock& clock_;
+  std::atomic<bool> removes_many_{true};
 };
 
 }  // namespace
