@@ -135,7 +135,7 @@ struct Removal {
 /// What the store holds a piece of an object in parts to.
 struct PartDigest {
   std::uint64_t size = 0;
-  std::string md5;  ///< 16 bytes
+  std::string md5;  ///< 16 bytes; empty where the etag is the digest of all together
 };
 
 struct BucketInfo {

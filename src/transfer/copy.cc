@@ -283,13 +283,12 @@ class Copier {
             place.store->Stat(place.KeyOf(object.path), object.version.version_id, ctx_));
         if (info.expected && info.expected->kind == digest::Kind::kMd5) return false;
       }
-      const auto parts = PartsOf(a_local ? to : options_.from, object, ctx_);
-      if (!parts.empty()) {
+      if (object.in_parts) {
+        const Place& place = a_local ? to : options_.from;
         LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
-        auto same = HasParts(fd.get(), parts, object.version.etag, 2, ctx_);
+        auto same = HasParts(fd.get(), PartsOf(place, object, ctx_), place, object, 2, ctx_);
         if (!same) return Fail(std::move(same), path);
-        // Where the size of the parts was a guess, a wrong one tells nothing.
-        if (*same || !parts[0].md5.empty()) return same;
+        if (*same) return **same;
       }
     }
     if (by_size != nullptr) *by_size = true;

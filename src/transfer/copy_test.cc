@@ -169,6 +169,118 @@ TEST_F(CopyTest, BytesThatAreNotWhatTheStorePromisedGetNoName) {
   EXPECT_NE(ReadBack("b/x"), Noise(5000));
 }
 
+/// As S3 stores what came in parts: the etag is made of their MD5s, and their sizes are told when
+/// asked for.
+class InParts final : public store::ForwardingStore {
+ public:
+  InParts(std::shared_ptr<store::ObjectStore> inner, std::vector<std::uint64_t> sizes,
+          const std::string& body, bool tells)
+      : ForwardingStore(std::move(inner)), tells_(tells) {
+    digest::Hasher all(digest::Kind::kMd5);
+    std::uint64_t at = 0;
+    for (const std::uint64_t size : sizes) {
+      digest::Hasher md5(digest::Kind::kMd5);
+      md5.Update(AsBytes(std::string_view(body).substr(at, size)));
+      all.Update(AsBytes(md5.Finish()));
+      parts_.push_back({size, ""});
+      at += size;
+    }
+    etag_ = ToHex(AsBytes(all.Finish())) + "-" + std::to_string(sizes.size());
+  }
+  Result<store::ObjectInfo> Stat(std::string_view key, std::string_view version,
+                                 const CallContext& ctx) override {
+    LEAT_ASSIGN_OR_RETURN(store::ObjectInfo info, inner().Stat(key, version, ctx));
+    return Shown(std::move(info));
+  }
+  Result<store::ListPage> List(std::string_view prefix, const store::ListOptions& options,
+                               const CallContext& ctx) override {
+    LEAT_ASSIGN_OR_RETURN(store::ListPage page, inner().List(prefix, options, ctx));
+    for (auto& info : page.objects) info = Shown(std::move(info));
+    return page;
+  }
+  Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
+              const CallContext& ctx) override {
+    store::ReadOptions theirs = options;
+    theirs.if_version = {};
+    theirs.on_info = [&](const store::ObjectInfo& info) {
+      return options.on_info ? options.on_info(Shown(info)) : Status();
+    };
+    return inner().Read(key, theirs, sink, ctx);
+  }
+  Result<std::vector<store::PartDigest>> PartDigests(std::string_view, const store::Version&,
+                                                     const CallContext&) override {
+    ++asked;
+    if (!tells_) return Fail(Errc::kUnsupported, "not told");
+    return parts_;
+  }
+  int asked = 0;
+
+ private:
+  store::ObjectInfo Shown(store::ObjectInfo info) const {
+    info.version = {.etag = etag_};
+    info.in_parts = true;
+    info.expected = std::nullopt;
+    return info;
+  }
+  const bool tells_;
+  std::string etag_;
+  std::vector<store::PartDigest> parts_;
+};
+
+TEST_F(CopyTest, ObjectsInPartsAreHeldToThemWhateverTheirSizes) {
+  const std::string body = Noise(9'000'000);
+  for (const std::uint64_t cutoff : {kMiB, 100 * kMiB}) {
+    for (const std::vector<std::uint64_t>& sizes :
+         {std::vector<std::uint64_t>{8 * kMiB, 9'000'000 - 8 * kMiB},
+          {3'000'000, 2'000'000, 4'000'000},
+          {8'999'999, 1}}) {
+      SCOPED_TRACE(sizes[0]);
+      const bool usual = sizes[0] == 8 * kMiB;
+      Write("a/x", body);
+      Run(Options(Folder("a"), Prefix("")));
+      const auto copy = [&](bool tells, int* asked) {
+        EXPECT_TRUE(os::RemoveTree(root_ + "/b"));
+        auto parts = std::make_shared<InParts>(store_, sizes, body, tells);
+        auto options = Options(Prefix(""), Folder("b"));
+        options.from.store = parts;
+        options.cutoff = cutoff;
+        CopyReport report = Run(options);
+        const auto check = [&] {
+          CopyProgress progress;
+          auto checked = Check(options, {}, &progress);
+          EXPECT_TRUE(checked) << checked.error().message();
+          return *std::move(checked);
+        };
+        *asked = parts->asked;
+        if (report.errors == 0 && tells) {
+          EXPECT_EQ(check().differ.size(), 0u);
+          EXPECT_EQ(check().by_size_alone, 0u);
+          std::string other = body;
+          other[8'999'999] ^= 1;
+          Write("b/x", other);
+          EXPECT_EQ(check().differ.size(), 1u);
+        }
+        return report;
+      };
+      int asked = 0;
+      CopyReport report = copy(true, &asked);
+      EXPECT_EQ(report.verified["MD5 of each part"], 1u);
+      EXPECT_EQ(asked, usual ? 0 : 1);
+      report = copy(false, &asked);
+      EXPECT_EQ(report.unverified, usual ? 0u : 1u);
+      // The store holds other bytes than it promised.
+      std::string wrong = body;
+      wrong[0] ^= 1;
+      ASSERT_TRUE(store_->Put("x", AsBytes(wrong), {}, {}));
+      report = copy(true, &asked);
+      EXPECT_EQ(report.errors, 1u);
+      EXPECT_EQ(ReadBack("b/x"), "(none)");
+      report = copy(false, &asked);
+      EXPECT_EQ(report.unverified, 1u) << "nobody can tell";
+    }
+  }
+}
+
 TEST_F(CopyTest, AFailedDownloadIsGoneOnWith) {
   Write("a/large", Noise(40'000'000));
   Run(Options(Folder("a"), Prefix("")));

@@ -68,6 +68,41 @@ bool SameParts(const std::vector<store::PartDigest>& parts, const std::vector<st
   return !parts[0].md5.empty() || ToHex(AsBytes(all.Finish())) == etag.substr(0, 32);
 }
 
+Result<bool> HasThese(int fd, const std::vector<store::PartDigest>& parts, const std::string& etag,
+                      std::size_t threads, const CallContext& ctx) {
+  std::vector<std::uint64_t> offsets;
+  std::uint64_t offset = 0;
+  for (const store::PartDigest& part : parts) {
+    offsets.push_back(offset);
+    offset += part.size;
+  }
+  std::vector<std::string> md5s(parts.size());
+  std::mutex mutex;
+  std::optional<Error> failure;
+  ParallelFor(parts.size(), threads, [&](std::size_t i) {
+    digest::Hasher md5(digest::Kind::kMd5);
+    const Status hashed = HashRange(fd, offsets[i], parts[i].size, md5, ctx);
+    if (hashed) md5s[i] = md5.Finish();
+    if (hashed) return true;
+    const std::lock_guard lock(mutex);
+    if (!failure) failure = hashed.error();
+    return false;
+  });
+  if (failure) return std::unexpected(*failure);
+  return SameParts(parts, md5s, etag);
+}
+
+/// Empty where the store does not tell.
+std::vector<store::PartDigest> ToldParts(const Place& place, const Item& item,
+                                         const CallContext& ctx) {
+  auto told = place.store->PartDigests(place.KeyOf(item.path), item.version, ctx);
+  if (!told) return {};
+  std::uint64_t together = 0;
+  for (const store::PartDigest& part : *told) together += part.size;
+  std::erase_if(*told, [](const store::PartDigest& part) { return part.size == 0; });
+  return together == item.size ? *std::move(told) : std::vector<store::PartDigest>();
+}
+
 std::unexpected<Error> FailDigest(const std::string& name, std::string_view what) {
   return Fail(Errc::kCorrupt,
               fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
@@ -118,14 +153,7 @@ std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
                                        const CallContext& ctx) {
   if (!digest::CanHash(digest::Kind::kMd5) || !item.in_parts) return {};
   const std::string_view etag = item.version.etag;
-  if (etag.size() < 34 || etag[32] != '-') {
-    auto told = place.store->PartDigests(place.KeyOf(item.path), item.version, ctx);
-    if (!told) return {};
-    std::uint64_t together = 0;
-    for (const store::PartDigest& part : *told) together += part.size;
-    std::erase_if(*told, [](const store::PartDigest& part) { return part.size == 0; });
-    return together == item.size ? *std::move(told) : std::vector<store::PartDigest>();
-  }
+  if (etag.size() < 34 || etag[32] != '-') return ToldParts(place, item, ctx);
   const std::uint64_t count = store::ParseDecimal(etag.substr(33)).value_or(0);
   if (count == 0 || count > 100'000) return {};
   const auto fits = [&](std::uint64_t part) {
@@ -151,28 +179,19 @@ Result<std::string> HashFile(int fd, std::uint64_t size, digest::Kind kind,
   return hasher.Finish();
 }
 
-Result<bool> HasParts(int fd, const std::vector<store::PartDigest>& parts, const std::string& etag,
-                      std::size_t threads, const CallContext& ctx) {
-  std::vector<std::uint64_t> offsets;
-  std::uint64_t offset = 0;
-  for (const store::PartDigest& part : parts) {
-    offsets.push_back(offset);
-    offset += part.size;
+Result<std::optional<bool>> HasParts(int fd, std::vector<store::PartDigest> parts,
+                                     const Place& place, const Item& item, std::size_t threads,
+                                     const CallContext& ctx) {
+  if (!parts.empty()) {
+    LEAT_ASSIGN_OR_RETURN(const bool same, HasThese(fd, parts, item.version.etag, threads, ctx));
+    // Where their sizes were a guess, a wrong one tells nothing.
+    if (same || !parts[0].md5.empty()) return same;
   }
-  std::vector<std::string> md5s(parts.size());
-  std::mutex mutex;
-  std::optional<Error> failure;
-  ParallelFor(parts.size(), threads, [&](std::size_t i) {
-    digest::Hasher md5(digest::Kind::kMd5);
-    const Status hashed = HashRange(fd, offsets[i], parts[i].size, md5, ctx);
-    if (hashed) md5s[i] = md5.Finish();
-    if (hashed) return true;
-    const std::lock_guard lock(mutex);
-    if (!failure) failure = hashed.error();
-    return false;
-  });
-  if (failure) return std::unexpected(*failure);
-  return SameParts(parts, md5s, etag);
+  if (!digest::CanHash(digest::Kind::kMd5) || !item.in_parts) return std::nullopt;
+  parts = ToldParts(place, item, ctx);
+  if (parts.empty()) return std::nullopt;
+  LEAT_ASSIGN_OR_RETURN(const bool same, HasThese(fd, parts, item.version.etag, threads, ctx));
+  return same;
 }
 
 Mover::Mover(const CopyOptions& options, CopyProgress& progress)
@@ -291,7 +310,10 @@ Result<Moved> Mover::Download(const Place& from, const Item& item, const Place& 
   // of it for each.
   const auto bring = [&] {
     if (from.local()) return CopyLocal(from, item, folder, name, ctx);
-    if (item.size < cutoff_ || item.version.empty() || !from.store->capabilities().list)
+    // (a small one in parts, too, has nothing but those to be held to)
+    const bool by_parts = options_.verify && item.in_parts && !item.expected;
+    if ((item.size < cutoff_ && !by_parts) || item.version.empty() ||
+        !from.store->capabilities().list)
       return DownloadWhole(from, item, folder, name, ctx);
     return DownloadRanges(from, item, folder, name, ctx);
   };
@@ -360,11 +382,9 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   // An object in parts is held to its parts' MD5s, side by side: that of the whole, where it is
   // known too, would have to be computed from the first byte to the last.
   std::vector<store::PartDigest> parts;
-  if (options_.verify)
-    parts = PartsOf(
-        from,
-        {.path = item.path, .size = item.size, .version = info.version, .in_parts = info.in_parts},
-        ctx);
+  const Item now{
+      .path = item.path, .size = item.size, .version = info.version, .in_parts = info.in_parts};
+  if (options_.verify) parts = PartsOf(from, now, ctx);
   // Parts of one size, but for the last, are brought as ranges; others are looked at afterwards.
   std::optional<std::uint64_t> part_size;
   if (!parts.empty() && parts[0].size <= kLargestRange && parts.back().size <= parts[0].size &&
@@ -489,13 +509,17 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
     return FailDigest(from.NameOf(item.path), what);
   };
   Moved moved{.bytes = item.size, .resumed = resumed, .verified_by = ""};
-  if (!parts.empty()) {
-    Result<bool> same = part_size ? Result<bool>(SameParts(parts, md5s, info.version.etag))
-                                  : HasParts(file->fd(), parts, info.version.etag, Streams(), ctx);
-    if (!same) return std::unexpected(std::move(same).error());
-    // Where the size of the parts was a guess, a wrong one tells nothing.
-    if (!*same && !parts[0].md5.empty()) return wrong("MD5s of its parts");
-    if (*same) moved.verified_by = "MD5 of each part";
+  if (options_.verify) {
+    std::optional<bool> same;
+    if (part_size) same = SameParts(parts, md5s, info.version.etag);
+    // A guess that did not fit, or nothing to hash on the way.
+    if (!part_size || (!*same && parts[0].md5.empty())) {
+      if (part_size) parts.clear();
+      LEAT_ASSIGN_OR_RETURN(same,
+                            HasParts(file->fd(), std::move(parts), from, now, Streams(), ctx));
+    }
+    if (same && !*same) return wrong("MD5s of its parts");
+    if (same) moved.verified_by = "MD5 of each part";
   }
   if (expected && moved.verified_by.empty()) {
     std::string digest;

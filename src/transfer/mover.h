@@ -131,9 +131,12 @@ std::optional<digest::Expected> DigestOf(const Item& item);
 /// MD5s then, since they are told together. Empty where nothing is known.
 std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
                                        const CallContext& ctx);
-/// Whether a file has the MD5s of those parts, or together the etag of the object in parts.
-Result<bool> HasParts(int fd, const std::vector<store::PartDigest>& parts, const std::string& etag,
-                      std::size_t threads, const CallContext& ctx);
+/// Whether a file has the MD5s of an object's parts, each or together its etag: of `parts`
+/// (PartsOf), and where those were a guess that does not fit of what the store tells when it is
+/// asked. nullopt where nobody can tell.
+Result<std::optional<bool>> HasParts(int fd, std::vector<store::PartDigest> parts,
+                                     const Place& place, const Item& item, std::size_t threads,
+                                     const CallContext& ctx);
 /// Of a file's first `size` bytes.
 Result<std::string> HashFile(int fd, std::uint64_t size, digest::Kind kind, const CallContext& ctx);
 

@@ -545,6 +545,35 @@ TEST_F(S3AnswersTest, AServerThatIsBusyHasRemovedNothing) {
   EXPECT_EQ(requests(), 2u);
 }
 
+TEST_F(S3AnswersTest, TheSizesOfPartsAreAskedFor) {
+  const auto answer = [](const char* size, Headers more = {}) {
+    more.emplace_back("ETag", "\"e-3\"");
+    more.emplace_back("Content-Length", size);
+    more.emplace_back("x-amz-mp-parts-count", "3");
+    return CannedAnswer{.status = 206, .headers = std::move(more)};
+  };
+  http_.Otherwise([&](const net::HttpRequest& request) {
+    return answer(request.url.ends_with("?partNumber=1")   ? "6"
+                  : request.url.ends_with("?partNumber=2") ? "5"
+                                                           : "7");
+  });
+  const auto parts = store_->PartDigests("k", {.etag = "e-3"}, {});
+  ASSERT_TRUE(parts) << parts.error().message();
+  std::string sizes;
+  for (const PartDigest& part : *parts) sizes += std::to_string(part.size) + part.md5 + " ";
+  EXPECT_EQ(sizes, "6 5 7 ");
+  EXPECT_EQ(store_->PartDigests("k", {.etag = "e-4"}, {}).error().code(), Errc::kConflict);
+  // A server that takes it for the whole object; one whose etags are no digests.
+  http_.Otherwise([](const net::HttpRequest&) {
+    return CannedAnswer{.headers = {{"ETag", "\"e-3\""}, {"Content-Length", "18"}}};
+  });
+  EXPECT_EQ(store_->PartDigests("k", {.etag = "e-3"}, {}).error().code(), Errc::kUnsupported);
+  http_.Otherwise([&](const net::HttpRequest&) {
+    return answer("6", {{"x-amz-server-side-encryption", "aws:kms"}});
+  });
+  EXPECT_EQ(store_->PartDigests("k", {.etag = "e-3"}, {}).error().code(), Errc::kUnsupported);
+}
+
 CannedAnswer Listing(const std::string& inside, bool truncated = false) {
   return {.status = 200,
           .headers = {{"Content-Type", "application/xml"}},

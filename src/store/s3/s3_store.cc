@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <mutex>
 #include <utility>
 
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "base/thread_pool.h"
 #include "digest/md5_lanes.h"
 #include "net/url.h"
 #include "store/http_answer.h"
@@ -37,14 +39,17 @@ std::optional<digest::Expected> Checksum(const net::HttpResponse& response, std:
   return digest::Expected{kind, *std::move(value)};
 }
 
-/// What the etag tells of the whole object, in the answer to a range too: the MD5 of what was put
-/// in one piece and is not encrypted with a key of its own.
+/// Then its etag is no digest of its bytes.
 /// https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+bool HasItsOwnKey(const net::HttpResponse& response) {
+  return Header(response, "x-amz-server-side-encryption").starts_with("aws:kms") ||
+         response.headers.Get("x-amz-server-side-encryption-customer-algorithm").has_value();
+}
+
+/// What the etag tells of the whole object, in the answer to a range too: the MD5 of what was put
+/// in one piece.
 std::optional<digest::Expected> Md5Of(const net::HttpResponse& response) {
-  if (Header(response, "x-amz-server-side-encryption").starts_with("aws:kms") ||
-      response.headers.Get("x-amz-server-side-encryption-customer-algorithm")) {
-    return std::nullopt;
-  }
+  if (HasItsOwnKey(response)) return std::nullopt;
   const std::string etag = UnquoteEtag(Header(response, "ETag"));
   if (etag.size() != 32 || !digest::CanHash(digest::Kind::kMd5)) return std::nullopt;
   auto md5 = FromHex(etag);
@@ -109,6 +114,9 @@ std::string ChecksumOf(std::span<const std::byte> body) {
   crc.Update(body);
   return digest::Base64Encode(AsBytes(crc.Finish()));
 }
+
+/// Of an object in parts.
+constexpr std::size_t kPartsAtOnce = 8, kMostPartsToAsk = 1000;
 
 /// Of an upload whose parts have checksums: before what the store calls it.
 constexpr std::string_view kWithChecksums = "crc32c:";
@@ -430,6 +438,26 @@ class S3Store final : public ObjectStore {
     return version;
   }
 
+  /// Their sizes alone; a request for each:
+  /// https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html, partNumber.
+  Result<std::vector<PartDigest>> PartDigests(std::string_view key, const Version& version,
+                                              const CallContext& ctx) override {
+    LEAT_ASSIGN_OR_RETURN(const auto first, OnePart(key, 1, version, ctx));
+    std::vector<PartDigest> parts(first.count, {first.size, ""});
+    std::mutex mutex;
+    Status out;
+    ParallelFor(parts.size() - 1, kPartsAtOnce, [&](std::size_t i) {
+      const auto part = OnePart(key, i + 2, version, ctx);
+      if (part) parts[i + 1].size = part->size;
+      if (part) return true;
+      const std::lock_guard lock(mutex);
+      out = std::unexpected(part.error());
+      return false;
+    });
+    if (!out) return std::unexpected(out.error());
+    return parts;
+  }
+
   Status MakeBucket(const CallContext& ctx) override {
     std::string body;
     if (const std::string region = client_.region();
@@ -542,6 +570,27 @@ class S3Store final : public ObjectStore {
                 : Errc::kInvalid,
         fmt::format("{}: the store did not remove it ({}{}{})", UrlOf(key), Printable(error.code),
                     error.message.empty() ? "" : ": ", Printable(error.message)));
+  }
+
+  struct PartSize {
+    std::uint64_t size = 0;
+    std::size_t count = 0;  ///< of all parts
+  };
+  Result<PartSize> OnePart(std::string_view key, std::size_t number, const Version& version,
+                           const CallContext& ctx) {
+    const Spec spec{.method = "HEAD",
+                    .key = std::string(key),
+                    .version_id = version.version_id,
+                    .query = "partNumber=" + std::to_string(number)};
+    LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
+    if (!answer.ok()) return answer.Failure();
+    const Version now = VersionOf(answer.response);
+    if (!SameVersion(version, now)) return FailReplaced(UrlOf(key), version, now);
+    const auto size = ParseDecimal(Header(answer.response, "Content-Length"));
+    const auto count = ParseDecimal(Header(answer.response, "x-amz-mp-parts-count"));
+    if (!size || !count || *count == 0 || *count > kMostPartsToAsk || HasItsOwnKey(answer.response))
+      return Fail(Errc::kUnsupported, UrlOf(key) + ": the store does not tell of its parts");
+    return PartSize{*size, *count};
   }
 
   Status CheckKey(std::string_view key) const {
