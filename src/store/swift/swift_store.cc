@@ -13,6 +13,7 @@
 #include "digest/md5_lanes.h"
 #include "net/url.h"
 #include "store/http_answer.h"
+#include "store/swift/client.h"
 #include "store/swift/json.h"
 
 namespace leat::store::swift {
@@ -21,37 +22,9 @@ namespace {
 constexpr std::size_t kPage = 10'000;  // a server's usual container_listing_limit
 constexpr std::string_view kSegments = "_segments";
 
-/// A request before it has a host and a token.
-struct Spec {
-  std::string method = "GET";
-  std::string path = {};  ///< "container/object", encoded
-  std::string query = {};
-  net::Headers headers = {};
-  std::span<const std::byte> body = {};
-  std::function<Status(const net::HttpResponse&)> on_response = {};
-  Sink sink = {};
-  std::chrono::seconds stall_timeout{20};
-};
-
-/// What the server does by itself before it answers takes as long as it takes.
-constexpr std::chrono::seconds kServerWorks{900};
-
-std::string Header(const net::HttpResponse& response, std::string_view name) {
-  return std::string(response.headers.Get(name).value_or(""));
-}
-
-bool Ok(const net::HttpResponse& response) { return response.status / 100 == 2; }
-
 bool IsLarge(const net::HttpResponse& response) {
   return Lower(Header(response, "X-Static-Large-Object")) == "true" ||
          response.headers.Get("X-Object-Manifest").has_value();
-}
-
-Version VersionOf(const net::HttpResponse& response) {
-  Version version{.etag = UnquoteEtag(Header(response, "ETag")),
-                  .version_id = Header(response, "X-Object-Version-Id")};
-  if (version.version_id == "null") version.version_id.clear();
-  return version;
 }
 
 ObjectInfo InfoOf(std::string_view key, const net::HttpResponse& response) {
@@ -78,8 +51,6 @@ std::optional<digest::Expected> ExpectedOf(const net::HttpResponse& response) {
   return digest::Expected{digest::Kind::kMd5, *std::move(md5)};
 }
 
-std::string Md5Hex(std::span<const std::byte> bytes) { return ToHex(AsBytes(digest::Md5(bytes))); }
-
 class SwiftStore final : public ObjectStore {
  public:
   SwiftStore(SwiftOptions options, auth::CredentialProvider& credentials, net::HttpTransport& http,
@@ -87,8 +58,7 @@ class SwiftStore final : public ObjectStore {
       : options_(std::move(options)),
         name_("swift://" + options_.container),
         identity_(options_.account + " " + name_),
-        credentials_(credentials),
-        http_(http),
+        client_(options_, credentials, http, clock),
         clock_(clock) {}
 
   std::string_view Describe() const override { return name_; }
@@ -111,9 +81,10 @@ class SwiftStore final : public ObjectStore {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     LEAT_ASSIGN_OR_RETURN(
         const net::HttpResponse response,
-        Send({.method = "HEAD", .path = PathOf(key), .query = VersionQuery(version_id)}, key, ctx));
-    if (!Ok(response)) return Explain(key, response);
-    LEAT_RETURN_IF_ERROR(CheckIsSwift(response, key));
+        client_.Send({.method = "HEAD", .path = PathOf(key), .query = VersionQuery(version_id)},
+                     key, ctx));
+    if (!Ok(response)) return client_.Explain(key, response);
+    LEAT_RETURN_IF_ERROR(client_.CheckIsSwift(response, key));
     const auto size = ParseDecimal(Header(response, "Content-Length"));
     if (!size) return Fail(Errc::kCorrupt, UrlOf(key) + ": the server did not say how large it is");
     ObjectInfo info = InfoOf(key, response);
@@ -138,7 +109,7 @@ class SwiftStore final : public ObjectStore {
     if (conditional && !pin.etag.empty() && !pin.weak())
       spec.headers.Add("If-Match", QuoteEtag(pin.etag));
     spec.on_response = [&](const net::HttpResponse& response) -> Status {
-      LEAT_RETURN_IF_ERROR(CheckIsSwift(response, key));
+      LEAT_RETURN_IF_ERROR(client_.CheckIsSwift(response, key));
       ObjectInfo info = InfoOf(key, response);
       if (!SameVersion(pin, info.version)) return FailReplaced(UrlOf(key), pin, info.version);
       LEAT_RETURN_IF_ERROR(delivery.Begin(response));
@@ -149,7 +120,7 @@ class SwiftStore final : public ObjectStore {
       return options.on_info ? options.on_info(info) : Status();
     };
     spec.sink = [&](std::span<const std::byte> piece) { return delivery.Take(piece, sink); };
-    auto response = Send(spec, key, ctx);
+    auto response = client_.Send(spec, key, ctx);
     if (!response && delivery.enough()) return {};
     if (!response) return std::unexpected(std::move(response).error());
     if (Ok(*response)) return delivery.End();
@@ -165,7 +136,7 @@ class SwiftStore final : public ObjectStore {
       return Fail(Errc::kConflict, UrlOf(key) + " was replaced while it was read (" + NameOf(pin) +
                                        " was asked for)");
     }
-    return Explain(key, *response);
+    return client_.Explain(key, *response);
   }
 
   Result<ListPage> List(std::string_view prefix, const ListOptions& options,
@@ -179,14 +150,14 @@ class SwiftStore final : public ObjectStore {
     if (!prefix.empty()) spec.query += "&prefix=" + net::PercentEncode(prefix);
     if (!options.start_after.empty())
       spec.query += "&marker=" + net::PercentEncode(options.start_after);
-    LEAT_ASSIGN_OR_RETURN(net::HttpResponse response, Send(spec, prefix, ctx));
+    LEAT_ASSIGN_OR_RETURN(net::HttpResponse response, client_.Send(spec, prefix, ctx));
     if (response.status == 412) {
       // Its own limit is lower: then that.
       const std::string limit = fmt::format("&limit={}", wanted + 1);
       spec.query.erase(spec.query.find(limit), limit.size());
-      LEAT_ASSIGN_OR_RETURN(response, Send(spec, prefix, ctx));
+      LEAT_ASSIGN_OR_RETURN(response, client_.Send(spec, prefix, ctx));
     }
-    if (!Ok(response)) return Explain("", response);
+    if (!Ok(response)) return client_.Explain("", response);
     if (response.status == 204) return ListPage{};
     auto listing = ParseListing(response.body);
     if (!listing) return Fail(std::move(listing), UrlOf(prefix));
@@ -228,26 +199,26 @@ class SwiftStore final : public ObjectStore {
     Spec spec{.method = "PUT", .path = PathOf(key), .body = body};
     AddMetadata(spec, options.metadata);
     if (options.if_absent) spec.headers.Add("If-None-Match", "*");
-    return PutBody(std::move(spec), key, ctx);
+    return client_.PutBody(std::move(spec), key, ctx);
   }
 
   Status Remove(std::string_view key, const CallContext& ctx) override {
     LEAT_RETURN_IF_ERROR(CheckKey(key));
     // The segments of a large object go with it, and only whoever asks knows that it is one.
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse head,
-                          Send({.method = "HEAD", .path = PathOf(key)}, key, ctx));
+                          client_.Send({.method = "HEAD", .path = PathOf(key)}, key, ctx));
     if (head.status == 404) return {};
     // (who may not look may be allowed to delete)
-    if (!Ok(head) && head.status != 403) return Explain(key, head);
+    if (!Ok(head) && head.status != 403) return client_.Explain(key, head);
     Spec spec{.method = "DELETE", .path = PathOf(key)};
     if (Lower(Header(head, "X-Static-Large-Object")) == "true") {
       spec.query = "multipart-manifest=delete";
       spec.stall_timeout = kServerWorks;
       spec.headers.Add("Accept", "application/json");
     }
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, client_.Send(spec, key, ctx));
     if (response.status == 404) return {};
-    if (!Ok(response)) return Explain(key, response);
+    if (!Ok(response)) return client_.Explain(key, response);
     if (spec.query.empty()) return {};
     LEAT_ASSIGN_OR_RETURN(const BulkDelete done, ParseBulkDelete(response.body));
     if (done.refused.starts_with("404")) return {};
@@ -299,8 +270,8 @@ class SwiftStore final : public ObjectStore {
     // Nothing is begun at the server but the place. As rclone lays it out: a time makes it unique.
     LEAT_ASSIGN_OR_RETURN(
         const net::HttpResponse container,
-        Send({.method = "HEAD", .path = net::PercentEncode(options_.container)}, "", ctx));
-    if (container.status == 404) return Explain("", container);
+        client_.Send({.method = "HEAD", .path = net::PercentEncode(options_.container)}, "", ctx));
+    if (container.status == 404) return client_.Explain("", container);
     LEAT_RETURN_IF_ERROR(MakeContainer(SegmentsContainer(), ctx));
     const auto ns =
         std::chrono::duration_cast<std::chrono::nanoseconds>(clock_.Now().time_since_epoch())
@@ -311,7 +282,7 @@ class SwiftStore final : public ObjectStore {
   Result<Part> PutPart(std::string_view key, std::string_view upload, std::size_t number,
                        std::span<const std::byte> body, const CallContext& ctx) override {
     Spec spec{.method = "PUT", .path = SegmentPath(key, upload, number), .body = body};
-    LEAT_ASSIGN_OR_RETURN(const Version version, PutBody(std::move(spec), key, ctx));
+    LEAT_ASSIGN_OR_RETURN(const Version version, client_.PutBody(std::move(spec), key, ctx));
     return Part{number, body.size(), version.etag};
   }
 
@@ -320,8 +291,8 @@ class SwiftStore final : public ObjectStore {
     const std::string prefix = fmt::format("{}/{}/", key, upload);
     Spec spec{.path = net::PercentEncode(SegmentsContainer())};
     spec.query = fmt::format("format=json&limit={}&prefix={}", kPage, net::PercentEncode(prefix));
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
-    if (!Ok(response)) return Explain("", response);
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, client_.Send(spec, key, ctx));
+    if (!Ok(response)) return client_.Explain("", response);
     std::vector<Part> parts;
     if (response.status == 204) return parts;
     auto listing = ParseListing(response.body);
@@ -354,11 +325,11 @@ class SwiftStore final : public ObjectStore {
     if (options.if_absent) spec.headers.Add("If-None-Match", "*");
     spec.stall_timeout = kServerWorks;
     // The server checks each segment against the manifest, and all of them against this.
-    spec.headers.Add("ETag", Md5Hex(AsBytes(etags)));
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
+    spec.headers.Add("ETag", ToHex(AsBytes(digest::Md5(AsBytes(etags)))));
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, client_.Send(spec, key, ctx));
     if (response.status == 412 && options.if_absent)
       return Fail(Errc::kConflict, UrlOf(key) + " exists already");
-    if (!Ok(response)) return Explain(response.status == 404 ? "" : key, response);
+    if (!Ok(response)) return client_.Explain(response.status == 404 ? "" : key, response);
     return VersionOf(response);
   }
 
@@ -379,8 +350,9 @@ class SwiftStore final : public ObjectStore {
     for (const Part& part : *parts) {
       LEAT_ASSIGN_OR_RETURN(
           const net::HttpResponse response,
-          Send({.method = "DELETE", .path = SegmentPath(key, upload, part.number)}, key, ctx));
-      if (!Ok(response) && response.status != 404) return Explain(key, response);
+          client_.Send({.method = "DELETE", .path = SegmentPath(key, upload, part.number)}, key,
+                       ctx));
+      if (!Ok(response) && response.status != 404) return client_.Explain(key, response);
     }
     return {};
   }
@@ -406,12 +378,12 @@ class SwiftStore final : public ObjectStore {
                      "/" + net::PercentEncode(bucket) + "/" + net::PercentEncode(source, true));
     if (!if_version.version_id.empty()) spec.query = VersionQuery(if_version.version_id);
     spec.stall_timeout = kServerWorks;
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
-    if (!Ok(response)) return Explain(key, response);
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, client_.Send(spec, key, ctx));
+    if (!Ok(response)) return client_.Explain(key, response);
     const Version made = VersionOf(response);
     // Some servers' copy of a large object names the same segments, which go with either of them.
     LEAT_ASSIGN_OR_RETURN(const net::HttpResponse there,
-                          Send({.method = "HEAD", .path = PathOf(key)}, key, ctx));
+                          client_.Send({.method = "HEAD", .path = PathOf(key)}, key, ctx));
     if (Ok(there) && IsLarge(there))
       return Fail(Errc::kUnsupported, UrlOf(key) + ": the server's copy shares its segments");
     if (if_version.etag.empty() || made.etag == if_version.etag) return made;
@@ -420,8 +392,8 @@ class SwiftStore final : public ObjectStore {
     const std::string from = net::PercentEncode(bucket) + "/" + net::PercentEncode(source, true);
     LEAT_ASSIGN_OR_RETURN(
         const net::HttpResponse now,
-        Send({.method = "HEAD", .path = from, .query = VersionQuery(if_version.version_id)}, key,
-             ctx));
+        client_.Send({.method = "HEAD", .path = from, .query = VersionQuery(if_version.version_id)},
+                     key, ctx));
     if (Ok(now) && IsLarge(now) && VersionOf(now).etag == if_version.etag) return made;
     return Fail(Errc::kConflict, "swift://" + std::string(bucket) + "/" + Printable(source) +
                                      " was replaced meanwhile");
@@ -436,14 +408,16 @@ class SwiftStore final : public ObjectStore {
     LEAT_RETURN_IF_ERROR(CheckContainer());
     LEAT_ASSIGN_OR_RETURN(
         const net::HttpResponse response,
-        Send({.method = "DELETE", .path = net::PercentEncode(options_.container)}, "", ctx));
+        client_.Send({.method = "DELETE", .path = net::PercentEncode(options_.container)}, "",
+                     ctx));
     if (Ok(response) || response.status == 404) {
       // Where its large objects' segments lay, if that is empty too.
-      (void)Send({.method = "DELETE", .path = net::PercentEncode(SegmentsContainer())}, "", ctx);
+      (void)client_.Send({.method = "DELETE", .path = net::PercentEncode(SegmentsContainer())}, "",
+                         ctx);
       return {};
     }
     if (response.status == 409) return Fail(Errc::kConflict, name_ + " is not empty");
-    return Explain("", response);
+    return client_.Explain("", response);
   }
 
   Result<std::vector<BucketInfo>> Buckets(const CallContext& ctx) override {
@@ -451,8 +425,8 @@ class SwiftStore final : public ObjectStore {
     for (;;) {
       Spec spec{.query = fmt::format("format=json&limit={}", kPage)};
       if (!all.empty()) spec.query += "&marker=" + net::PercentEncode(all.back().name);
-      LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, "", ctx));
-      if (!Ok(response)) return Explain("", response);
+      LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, client_.Send(spec, "", ctx));
+      if (!Ok(response)) return client_.Explain("", response);
       if (response.status == 204) return all;
       auto page = ParseContainers(response.body);
       if (!page) return Fail(std::move(page), options_.account);
@@ -510,11 +484,11 @@ class SwiftStore final : public ObjectStore {
       manifest.body += AsText(piece);
       return {};
     };
-    auto response = Send(spec, key, ctx);
+    auto response = client_.Send(spec, key, ctx);
     if (plain) return std::optional<Manifest>();
     if (!response) return std::unexpected(std::move(response).error());
     if (response->status == 404) return std::optional<Manifest>();
-    if (!Ok(*response)) return Explain(key, *response);
+    if (!Ok(*response)) return client_.Explain(key, *response);
     return std::optional(std::move(manifest));
   }
 
@@ -525,8 +499,8 @@ class SwiftStore final : public ObjectStore {
     const std::string_view prefix = place.substr(std::min(slash + 1, place.size()));
     Spec spec{.path = net::PercentEncode(place.substr(0, slash))};
     spec.query = fmt::format("format=json&limit={}&prefix={}", kPage, net::PercentEncode(prefix));
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
-    if (!Ok(response)) return Explain(key, response);
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, client_.Send(spec, key, ctx));
+    if (!Ok(response)) return client_.Explain(key, response);
     auto listing = ParseListing(response.body);
     if (!listing) return Fail(std::move(listing), UrlOf(key));
     std::vector<PartDigest> parts;
@@ -551,9 +525,9 @@ class SwiftStore final : public ObjectStore {
     spec.headers.Add("Content-Type", "text/plain");
     spec.headers.Add("Accept", "application/json");
     spec.stall_timeout = kServerWorks;
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, "", ctx));
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, client_.Send(spec, "", ctx));
     if (response.status == 408 || response.status == 429 || response.status >= 500)
-      return Explain("", response);
+      return client_.Explain("", response);
     const Result<BulkDelete> done = ParseBulkDelete(response.body);
     if (!Ok(response) || !done || done->refused.starts_with("4")) {
       removes_many_ = false;
@@ -575,7 +549,7 @@ class SwiftStore final : public ObjectStore {
 
   /// Of one of several objects.
   Status Refusal(std::string_view key, const std::string& why) {
-    if (why.starts_with("401")) credentials_.Invalidate();
+    if (why.starts_with("401")) client_.TokenIsTooOld();
     const bool denied = why.starts_with("403");
     const bool later = why.starts_with("401") || why.starts_with("409") || why.starts_with("5");
     return Fail(denied  ? Errc::kDenied
@@ -588,37 +562,8 @@ class SwiftStore final : public ObjectStore {
     Spec spec{.method = "PUT", .path = net::PercentEncode(container)};
     if (!options_.storage_policy.empty())
       spec.headers.Add("X-Storage-Policy", options_.storage_policy);
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, "", ctx));
-    return Ok(response) ? Status() : Explain("", response);
-  }
-
-  /// The server holds the body to its MD5, and says what it has.
-  Result<Version> PutBody(Spec spec, std::string_view key, const CallContext& ctx) {
-    std::string md5;
-    if (digest::CanHash(digest::Kind::kMd5)) {
-      md5 = Md5Hex(spec.body);
-      spec.headers.Add("ETag", md5);
-    }
-    spec.headers.Add("Content-Type", "application/octet-stream");
-    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, Send(spec, key, ctx));
-    if (response.status == 412 && spec.headers.Get("If-None-Match"))
-      return Fail(Errc::kConflict, UrlOf(key) + " exists already");
-    if (!Ok(response)) return Explain(response.status == 404 ? "" : key, response);
-    if (response.status == 202)
-      return Fail(Errc::kUnavailable, UrlOf(key) + ": another writer was at it in the same moment");
-    LEAT_RETURN_IF_ERROR(CheckIsSwift(response, key));
-    Version version = VersionOf(response);
-    if (!md5.empty() && version.etag != md5)
-      return Fail(Errc::kUnavailable, UrlOf(key) + " arrived damaged at the server");
-    return version;
-  }
-
-  Status CheckIsSwift(const net::HttpResponse& response, std::string_view key) const {
-    if (response.headers.Get("ETag")) return {};
-    return Fail(Errc::kInvalid, UrlOf(key) +
-                                    ": the server does not speak Swift: its answer has no "
-                                    "ETag" +
-                                    WhatItAnswered(response));
+    LEAT_ASSIGN_OR_RETURN(const net::HttpResponse response, client_.Send(spec, "", ctx));
+    return Ok(response) ? Status() : client_.Explain("", response);
   }
 
   Status ReadNothing(std::string_view key, const ReadOptions& options, const CallContext& ctx) {
@@ -633,68 +578,9 @@ class SwiftStore final : public ObjectStore {
     return options.on_info ? options.on_info(info) : Status();
   }
 
-  /// One request; a second one where the token was too old.
-  Result<net::HttpResponse> Send(const Spec& spec, std::string_view key, const CallContext& ctx) {
-    for (bool renewed = false;; renewed = true) {
-      auto given = credentials_.Get(ctx);
-      if (!given) return Fail(std::move(given), UrlOf(key));
-      net::HttpRequest request;
-      request.method = spec.method;
-      request.url = given->endpoint + (spec.path.empty() ? "" : "/" + spec.path) +
-                    (spec.query.empty() ? "" : "?" + spec.query);
-      request.headers = spec.headers;
-      if (!given->session_token.empty()) request.headers.Add("X-Auth-Token", given->session_token);
-      request.body = spec.body;
-      request.stall_timeout = spec.stall_timeout;
-      request.ca_file = options_.ca_file;
-      request.on_response = spec.on_response;
-      request.sink = spec.sink;
-      auto response = PerformFor(UrlOf(key), http_, std::move(request), ctx);
-      if (!response) return response;
-      if (response->status != 401 || renewed || given->session_token.empty()) return response;
-      credentials_.Invalidate();
-    }
-  }
-
-  /// Why the store did not do it.
-  std::unexpected<Error> Explain(std::string_view key, const net::HttpResponse& response) {
-    NoteRetryAfter(response, clock_.Now());
-    const std::string url = key.empty() ? name_ : UrlOf(key);
-    const std::string server = options_.account.substr(0, options_.account.find(' '));
-    switch (response.status) {
-      case 401:
-      case 403:
-        return Fail(Errc::kDenied,
-                    fmt::format("{}: access denied by the object store of {}", url, server));
-      case 404:
-        if (key.empty()) return Fail(Errc::kNotFound, url + ": there is no such container");
-        return Fail(Errc::kNotFound, url + " does not exist");
-      case 412:
-        return Fail(Errc::kInvalid, url + ": the server does not take that name (412)");
-      case 413:
-        return Fail(Errc::kInvalid, url + ": it is too large, or the account is full (413)");
-      case 422:
-        return Fail(Errc::kUnavailable, url + " arrived damaged at the server (422)");
-      case 408:
-      case 409:  // another writer was at it in the same moment
-      case 429:
-      case 498:
-        return Fail(Errc::kUnavailable,
-                    fmt::format("{}: the server answered {}", url, response.status));
-      default:
-        break;
-    }
-    std::string said = response.body.substr(0, 200);
-    if (said.find('<') != std::string::npos) said.clear();
-    return Fail(response.status >= 500 ? Errc::kUnavailable : Errc::kInvalid,
-                fmt::format("{}: the server answered {}{}{}", url, response.status,
-                            said.empty() ? "" : ": ", Printable(said)));
-  }
-
   const SwiftOptions options_;
   const std::string name_, identity_;
-  auth::CredentialProvider& credentials_;
-  net::HttpTransport& http_;
+  Client client_;
   Clock& clock_;
   std::atomic<bool> removes_many_{true};
 };
