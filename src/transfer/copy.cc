@@ -23,6 +23,7 @@
 #include "transfer/mover.h"
 #include "transfer/remove.h"
 #include "transfer/upload.h"
+#include "transfer/verify.h"
 
 namespace leat::transfer {
 namespace {
@@ -286,7 +287,11 @@ class Copier {
       if (object.in_parts) {
         const Place& place = a_local ? to : options_.from;
         LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
-        auto same = HasParts(fd.get(), PartsOf(place, object, ctx_), place, object, 2, ctx_);
+        auto same = HasParts(
+            [&](std::uint64_t offset, std::uint64_t length, digest::Hasher& hasher) {
+              return HashRange(fd.get(), offset, length, hasher, ctx_);
+            },
+            PartsOf(place, object, ctx_), place, object, 2, ctx_);
         if (!same) return Fail(std::move(same), path);
         if (*same) return **same;
       }

@@ -108,6 +108,23 @@ class CopyTest : public ::testing::Test {
   FaultStore* faults_ = nullptr;
 };
 
+/// Changes a byte of what is read.
+class Liar final : public store::ForwardingStore {
+ public:
+  using ForwardingStore::ForwardingStore;
+  Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
+              const CallContext& ctx) override {
+    return inner().Read(
+        key, options,
+        [&](std::span<const std::byte> piece) {
+          std::vector<std::byte> wrong(piece.begin(), piece.end());
+          wrong[0] ^= std::byte{1};
+          return sink(wrong);
+        },
+        ctx);
+  }
+};
+
 TEST_F(CopyTest, ThereAndBackItIsTheSame) {
   Write("a/x", "one");
   Write("a/sub/y", Noise(100'000));
@@ -141,21 +158,6 @@ TEST_F(CopyTest, BytesThatAreNotWhatTheStorePromisedGetNoName) {
   Write("a/x", Noise(5000));
   Write("a/large", Noise(5'000'000));
   Run(Options(Folder("a"), Prefix("")));
-  class Liar final : public store::ForwardingStore {
-   public:
-    using ForwardingStore::ForwardingStore;
-    Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
-                const CallContext& ctx) override {
-      return inner().Read(
-          key, options,
-          [&](std::span<const std::byte> piece) {
-            std::vector<std::byte> wrong(piece.begin(), piece.end());
-            wrong[0] ^= std::byte{1};
-            return sink(wrong);
-          },
-          ctx);
-    }
-  };
   auto options = Options(Prefix(""), Folder("b"));
   options.from.store = std::make_shared<Liar>(store_);
   options.cutoff = kMiB;
@@ -279,6 +281,44 @@ TEST_F(CopyTest, ObjectsInPartsAreHeldToThemWhateverTheirSizes) {
       EXPECT_EQ(report.unverified, 1u) << "nobody can tell";
     }
   }
+}
+
+TEST_F(CopyTest, FromStoreToStoreWhatArrivesIsHeldToWhatTheSourceSays) {
+  const std::string small = Noise(5000), large = Noise(20'000'000);
+  const std::shared_ptr<store::ObjectStore> other =
+      store::memory::MakeMemoryStore("memory://two", 1000);
+  ASSERT_TRUE(other->Put("small", AsBytes(small), {}, {}));
+  ASSERT_TRUE(other->Put("large", AsBytes(large), {}, {}));
+  auto options =
+      Options({.store = other, .prefix = "", .folder = "", .url = "memory://two/"}, Prefix("to/"));
+  options.cutoff = kMiB;
+  CopyReport report = Run(options);
+  EXPECT_EQ(report.files, 2u);
+  EXPECT_EQ(report.verified["MD5"], 2u);
+  EXPECT_EQ(Object("to/large"), large);
+  // In parts: of the size of the target's own, and of another that it can take over.
+  const std::uint64_t rest = 20'000'000 - 6'000'000;
+  for (const auto& sizes : {std::vector<std::uint64_t>{8 * kMiB, 8 * kMiB, 20'000'000 - 16 * kMiB},
+                            {5 * kMiB, 5 * kMiB, 5 * kMiB, 20'000'000 - 15 * kMiB}}) {
+    options.from.store = std::make_shared<InParts>(other, sizes, large, true);
+    options.from.only = "large";
+    options.to = Prefix("parts-" + std::to_string(sizes.size()) + "/");
+    report = Run(options);
+    EXPECT_EQ(report.verified["MD5 of each part"], 1u);
+  }
+  options.from.store =
+      std::make_shared<InParts>(other, std::vector<std::uint64_t>{6'000'000, rest}, large, true);
+  options.to = Prefix("odd/");
+  EXPECT_EQ(Run(options).unverified, 1u);
+  // Damaged on the way: no object, and no upload that waits for its rest.
+  options.from.only.clear();
+  options.from.store = std::make_shared<Liar>(other);
+  options.to = Prefix("wrong/");
+  report = Run(options);
+  EXPECT_EQ(report.errors, 2u);
+  EXPECT_EQ(Object("wrong/small"), "(none)");
+  EXPECT_EQ(Object("wrong/large"), "(none)");
+  EXPECT_EQ(os::ListDir(root_ + "/state")->size(), 0u);
 }
 
 TEST_F(CopyTest, AFailedDownloadIsGoneOnWith) {

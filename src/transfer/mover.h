@@ -124,22 +124,6 @@ class Mover {
   std::set<std::string> buckets_;  // that are or were there
 };
 
-/// What its listing tells of an object's bytes, or the MD5 that a plain object's etag is; nullopt
-/// for others.
-std::optional<digest::Expected> DigestOf(const Item& item);
-/// The parts of an object, as the store tells them or as S3's etag ("...-12") lets guess: without
-/// MD5s then, since they are told together. Empty where nothing is known.
-std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
-                                       const CallContext& ctx);
-/// Whether a file has the MD5s of an object's parts, each or together its etag: of `parts`
-/// (PartsOf), and where those were a guess that does not fit of what the store tells when it is
-/// asked. nullopt where nobody can tell.
-Result<std::optional<bool>> HasParts(int fd, std::vector<store::PartDigest> parts,
-                                     const Place& place, const Item& item, std::size_t threads,
-                                     const CallContext& ctx);
-/// Of a file's first `size` bytes.
-Result<std::string> HashFile(int fd, std::uint64_t size, digest::Kind kind, const CallContext& ctx);
-
 }  // namespace leat::transfer
 
 #endif  // LEAT_TRANSFER_MOVER_H_

@@ -14,9 +14,11 @@
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "digest/digest.h"
+#include "digest/md5_lanes.h"
 #include "net/url.h"
 #include "store/http_answer.h"
 #include "transfer/mover.h"
+#include "transfer/verify.h"
 
 namespace leat::transfer {
 namespace {
@@ -24,6 +26,8 @@ namespace {
 constexpr std::string_view kFormat = "leat upload 1";
 constexpr std::uint64_t kLeastPart = 8 * kMiB;
 constexpr std::uint64_t kLargestWhole = 32 * kMiB;
+/// Parts of another store are taken over up to this size.
+constexpr std::uint64_t kLargestSourcePart = 32 * kMiB;
 
 /// Where a file's bytes come from; reads any range of them, from any thread.
 class SourceFile {
@@ -235,15 +239,25 @@ Result<Moved> Mover::UploadWhole(const Place& from, const Item& item, const Plac
     info = told;
     return {};
   }));
-  Moved moved{.bytes = item.size, .verified_by = "the store's answer"};
-  if (options_.verify && info && info->expected) {
-    digest::Hasher hasher(info->expected->kind);
-    hasher.Update(bytes);
-    if (hasher.Finish() != info->expected->value) {
-      return Fail(Errc::kCorrupt,
-                  fmt::format("{}: the bytes that arrived do not have the {} that "
-                              "the store promised",
-                              from.NameOf(item.path), digest::KindName(info->expected->kind)));
+  // What left is confirmed; what came from a store is held to what that says of it, too.
+  Moved moved{.bytes = item.size, .verified_by = from.local() ? "the store's answer" : ""};
+  if (options_.verify && info) {
+    if (const auto expected = ExpectedOf(*info)) {
+      digest::Hasher hasher(expected->kind);
+      hasher.Update(bytes);
+      moved.verified_by = digest::KindName(expected->kind);
+      if (hasher.Finish() != expected->value)
+        return FailDigest(from.NameOf(item.path), moved.verified_by);
+    } else if (item.in_parts) {
+      LEAT_ASSIGN_OR_RETURN(const auto same, HasParts(
+                                                 [&](std::uint64_t offset, std::uint64_t length,
+                                                     digest::Hasher& hasher) -> Status {
+                                                   hasher.Update(bytes.subspan(offset, length));
+                                                   return {};
+                                                 },
+                                                 PartsOf(from, item, ctx), from, item, 1, ctx));
+      if (same && !*same) return FailDigest(from.NameOf(item.path), "MD5s of its parts");
+      if (same) moved.verified_by = "MD5 of each part";
     }
   }
   if (!bandwidth_.Take(item.size, ctx)) return Fail(Errc::kCancelled, "cancelled");
@@ -267,10 +281,13 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   const std::string key = to.KeyOf(to.NameFor(item));
   const store::UploadLimits limits = store.upload_limits();
   const std::uint64_t least = (item.size + limits.max_parts - 1) / limits.max_parts;
-  const std::uint64_t part_size =
+  std::uint64_t part_size =
       std::max({kLeastPart, limits.min_part, (least + kMiB - 1) / kMiB * kMiB});
-  const std::size_t count = (item.size + part_size - 1) / part_size;
   std::optional<store::ObjectInfo> info;
+  // What came from a store is held to what that says of it: to the digest of the whole, in order,
+  // or to its parts, which are those of the new object then.
+  std::optional<digest::Expected> expected;
+  std::vector<store::PartDigest> source_parts;
   if (!from.local()) {
     if (item.version.empty()) {
       return Fail(Errc::kUnsupported,
@@ -283,6 +300,23 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     if (!store::SameVersion(item.version, info->version))
       return store::FailReplaced(from.NameOf(item.path), item.version, info->version);
   }
+  if (options_.verify && info) {
+    Item now = item;
+    now.version = info->version;
+    now.in_parts = info->in_parts;
+    source_parts = PartsOf(from, now, ctx);
+    expected = ExpectedOf(*info);
+    const std::optional<std::uint64_t> theirs = PartSize(source_parts);
+    const bool guess = theirs && source_parts[0].md5.empty();
+    if (theirs && !(guess && expected) && *theirs >= limits.min_part &&
+        *theirs <= kLargestSourcePart && source_parts.size() <= limits.max_parts) {
+      part_size = *theirs;
+      expected.reset();
+    } else {
+      source_parts.clear();
+    }
+  }
+  const std::size_t count = (item.size + part_size - 1) / part_size;
   const store::PutOptions put{.metadata = MetadataOf(item, info ? &*info : nullptr)};
 
   UploadNotes notes = UploadNotes::Open(options_.state_dir, store.Identity(), key);
@@ -326,13 +360,27 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   std::atomic<std::uint64_t> resumed{0}, brought{0};
   std::mutex mutex;
   std::optional<Error> failure;
+  std::optional<digest::Hasher> whole;
+  if (expected) whole.emplace(expected->kind);
+  std::vector<std::string> md5s(source_parts.size());
+  // Memory goes to the parts in their order: one that has none would keep all later ones waiting
+  // for their turn to be hashed.
+  Turns to_take, to_hash;
   const auto bring = [&](std::size_t i) -> Status {
     const std::uint64_t offset = i * part_size, length = std::min(part_size, item.size - offset);
+    if (whole && !to_take.Await(i)) return Fail(Errc::kCancelled, "cancelled");
     if (!options_.budget->Take(length, ctx)) return Fail(Errc::kCancelled, "cancelled");
+    if (whole) to_take.Done();
     const MemoryHold hold(*options_.budget, length);
     const Buffers::Lease buffer(buffers_, part_size);
     const std::span<std::byte> bytes(buffer.get(), length);
     LEAT_RETURN_IF_ERROR(source->Read(offset, bytes, ctx));
+    if (whole) {
+      if (!to_hash.Await(i)) return Fail(Errc::kCancelled, "cancelled");
+      whole->Update(bytes);
+      to_hash.Done();
+    }
+    if (!md5s.empty()) md5s[i] = digest::Md5(bytes);
     const auto found = std::ranges::find(there, i + 1, &store::Part::number);
     if (found != there.end() && found->size == length && digest::CanHash(digest::Kind::kMd5)) {
       digest::Hasher md5(digest::Kind::kMd5);
@@ -357,10 +405,29 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
         const Status done =
             ctx.cancelled() ? Status(Fail(Errc::kCancelled, "cancelled")) : bring(i);
         if (done) return true;
-        const std::lock_guard lock(mutex);
-        if (!failure) failure = done.error();
+        {
+          const std::lock_guard lock(mutex);
+          if (!failure) failure = done.error();
+        }
+        to_take.Stop();
+        to_hash.Stop();
         return false;
       });
+  Moved moved{.bytes = item.size,
+              .resumed = resumed,
+              .verified_by = from.local() ? "the store's answer" : ""};
+  if (!failure && whole) {
+    moved.verified_by = digest::KindName(expected->kind);
+    if (whole->Finish() != expected->value)
+      failure = FailDigest(from.NameOf(item.path), moved.verified_by).error();
+  }
+  if (!failure && !md5s.empty()) {
+    const bool same = SameParts(source_parts, md5s, info->version.etag);
+    if (same) moved.verified_by = "MD5 of each part";
+    // Where their sizes were a guess, a wrong one tells nothing.
+    if (!same && !source_parts[0].md5.empty())
+      failure = FailDigest(from.NameOf(item.path), "MD5s of its parts").error();
+  }
   Result<store::Version> version = Fail(Errc::kInternal, "");
   if (!failure) {
     if (const Status same = source->CheckUnchanged(); !same) failure = same.error();
@@ -380,11 +447,8 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     return std::unexpected(*failure);
   }
   notes.Remove();
-  // What left is confirmed; what came from a store was not held to the digest of the whole.
-  return Moved{.bytes = item.size,
-               .resumed = resumed,
-               .verified_by = from.local() ? "the store's answer" : "",
-               .version = *std::move(version)};
+  moved.version = *std::move(version);
+  return moved;
 }
 
 }  // namespace leat::transfer
