@@ -159,6 +159,14 @@ class Retrying final : public ForwardingStore {
                            const CallContext& ctx) override {
     return Repeat(ctx, [&] { return inner().CopyFrom(bucket, source, if_version, key, ctx); });
   }
+  Result<Part> CopyPart(std::string_view bucket, std::string_view source, const Version& if_version,
+                        std::uint64_t offset, std::uint64_t length, std::string_view key,
+                        std::string_view upload, std::size_t number,
+                        const CallContext& ctx) override {
+    return Repeat(ctx, [&] {
+      return inner().CopyPart(bucket, source, if_version, offset, length, key, upload, number, ctx);
+    });
+  }
   Status MakeBucket(const CallContext& ctx) override {
     return Repeat(ctx, [&] { return inner().MakeBucket(ctx); });
   }
@@ -351,6 +359,14 @@ class Counted final : public ForwardingStore {
                            const CallContext& ctx) override {
     Add(counts_.puts, 1);
     return Outcome(inner().CopyFrom(bucket, source, if_version, key, ctx));
+  }
+  Result<Part> CopyPart(std::string_view bucket, std::string_view source, const Version& if_version,
+                        std::uint64_t offset, std::uint64_t length, std::string_view key,
+                        std::string_view upload, std::size_t number,
+                        const CallContext& ctx) override {
+    Add(counts_.puts, 1);
+    return Outcome(
+        inner().CopyPart(bucket, source, if_version, offset, length, key, upload, number, ctx));
   }
   Status MakeBucket(const CallContext& ctx) override {
     Add(counts_.puts, 1);

@@ -76,6 +76,12 @@ class ForwardingStore : public ObjectStore {
                            const CallContext& ctx) override {
     return inner_->CopyFrom(bucket, source, if_version, key, ctx);
   }
+  Result<Part> CopyPart(std::string_view bucket, std::string_view source, const Version& if_version,
+                        std::uint64_t offset, std::uint64_t length, std::string_view key,
+                        std::string_view upload, std::size_t number,
+                        const CallContext& ctx) override {
+    return inner_->CopyPart(bucket, source, if_version, offset, length, key, upload, number, ctx);
+  }
   Status MakeBucket(const CallContext& ctx) override { return inner_->MakeBucket(ctx); }
   Status RemoveBucket(const CallContext& ctx) override { return inner_->RemoveBucket(ctx); }
   Result<std::vector<BucketInfo>> Buckets(const CallContext& ctx) override {

@@ -77,6 +77,11 @@ Result<Version> ObjectStore::CopyFrom(std::string_view, std::string_view, const 
                                       std::string_view, const CallContext&) {
   return Lacks(*this, "the store does not copy by itself");
 }
+Result<Part> ObjectStore::CopyPart(std::string_view, std::string_view, const Version&,
+                                   std::uint64_t, std::uint64_t, std::string_view, std::string_view,
+                                   std::size_t, const CallContext&) {
+  return Lacks(*this, "the store does not copy parts by itself");
+}
 std::vector<Status> ObjectStore::RemoveMany(std::span<const Removal> removals,
                                             const CallContext& ctx) {
   std::vector<Status> done;

@@ -70,9 +70,10 @@ struct Capabilities {
   /// The store is asked for it. Whether it keeps the promise when two writers meet is for a probe
   /// to find out (decision 10).
   bool put_if_absent = false;
-  bool metadata = false;  ///< is kept
-  bool copy = false;      ///< CopyFrom
-  bool buckets = false;   ///< MakeBucket, RemoveBucket, Buckets
+  bool metadata = false;    ///< is kept
+  bool copy = false;        ///< CopyFrom
+  bool copy_parts = false;  ///< CopyPart
+  bool buckets = false;     ///< MakeBucket, RemoveBucket, Buckets
   /// Any bytes that a URL can carry are a key. Without it only what is a relative path is: no
   /// empty, "." or ".." component, no
   /// '/' at either end, no component over 255 bytes, and no key below another key.
@@ -216,6 +217,12 @@ class ObjectStore {
   virtual Result<Version> CopyFrom(std::string_view bucket, std::string_view source,
                                    const Version& if_version, std::string_view key,
                                    const CallContext& ctx);
+
+  /// PutPart of a range of an object of the same server. A server may not heed `if_version`.
+  virtual Result<Part> CopyPart(std::string_view bucket, std::string_view source,
+                                const Version& if_version, std::uint64_t offset,
+                                std::uint64_t length, std::string_view key, std::string_view upload,
+                                std::size_t number, const CallContext& ctx);
 
   /// Succeeds when it is there and ours.
   virtual Status MakeBucket(const CallContext& ctx);

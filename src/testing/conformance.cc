@@ -706,6 +706,41 @@ TEST_P(ObjectStoreSuite, TheStoreCopiesByItself) {
   ExpectFails(Errc::kConflict, late);
 }
 
+TEST_P(ObjectStoreSuite, PartsAreCopiedWithinTheServer) {
+  const std::string url(store().Describe());
+  const std::string bucket = url.substr(url.rfind('/') + 1);
+  if (!can().copy_parts) {
+    return ExpectFails(Errc::kUnsupported,
+                       store().CopyPart(bucket, "x", {}, 0, 1, "y", "u", 1, ctx_));
+  }
+  const std::uint64_t first = store().upload_limits().min_part;
+  const std::string body = Pattern(first + 1000);
+  const auto put = store().Put("from ü+", AsBytes(body), {}, ctx_);
+  ASSERT_OK(put);
+  const auto upload = store().BeginUpload("to ?", {}, ctx_);
+  ASSERT_OK(upload);
+  const auto copy = [&](std::uint64_t offset, std::uint64_t length, std::size_t number) {
+    return store().CopyPart(bucket, "from ü+", *put, offset, length, "to ?", *upload, number, ctx_);
+  };
+  // The end of it, and a part that is brought.
+  const auto one = copy(900, first + 100, 1);
+  ASSERT_OK(one);
+  const auto two = store().PutPart("to ?", *upload, 2, AsBytes(body.substr(0, 900)), ctx_);
+  ASSERT_OK(two);
+  const auto there = store().UploadedParts("to ?", *upload, ctx_);
+  ASSERT_OK(there);
+  ASSERT_EQ(there->size(), 2u);
+  EXPECT_EQ(there->at(0).etag, one->etag);
+  EXPECT_EQ(there->at(0).size, first + 100);
+  ASSERT_OK(store().CompleteUpload("to ?", *upload, std::vector{*one, *two}, {}, ctx_));
+  EXPECT_EQ(Read("to ?").value_or("?"), body.substr(900) + body.substr(0, 900));
+  const auto other = store().BeginUpload("z", {}, ctx_);
+  ASSERT_OK(other);
+  ExpectFails(Errc::kNotFound,
+              store().CopyPart(bucket, "missing", {}, 0, first, "z", *other, 1, ctx_));
+  EXPECT_OK(store().AbortUpload("z", *other, ctx_));
+}
+
 TEST_P(ObjectStoreSuite, BucketsAreMadeAndRemoved) {
   if (!can().buckets) return ExpectFails(Errc::kUnsupported, store().MakeBucket(ctx_));
   ASSERT_OK(store().MakeBucket(ctx_));

@@ -321,6 +321,81 @@ TEST_F(CopyTest, FromStoreToStoreWhatArrivesIsHeldToWhatTheSourceSays) {
   EXPECT_EQ(os::ListDir(root_ + "/state")->size(), 0u);
 }
 
+/// A server that copies by itself, no more than 8 MiB with one request.
+class CopiesParts final : public store::ForwardingStore {
+ public:
+  using ForwardingStore::ForwardingStore;
+  store::Capabilities capabilities() const override {
+    store::Capabilities can = inner().capabilities();
+    can.copy_parts = true;
+    return can;
+  }
+  store::UploadLimits upload_limits() const override {
+    store::UploadLimits limits = inner().upload_limits();
+    limits.max_put = 8 * kMiB;
+    return limits;
+  }
+  Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
+              const CallContext& ctx) override {
+    ++reads;
+    return inner().Read(key, options, sink, ctx);
+  }
+  Result<store::Part> CopyPart(std::string_view, std::string_view source, const store::Version&,
+                               std::uint64_t offset, std::uint64_t length, std::string_view key,
+                               std::string_view upload, std::size_t number,
+                               const CallContext& ctx) override {
+    if (before_part) LEAT_RETURN_IF_ERROR(before_part(number));
+    std::string body;
+    LEAT_RETURN_IF_ERROR(inner().Read(
+        source, {.offset = offset, .length = length},
+        [&](std::span<const std::byte> piece) -> Status {
+          body += AsText(piece);
+          return {};
+        },
+        ctx));
+    ++parts;
+    return inner().PutPart(key, upload, number, AsBytes(body), ctx);
+  }
+  std::function<Status(std::size_t)> before_part;
+  std::atomic<int> reads{0}, parts{0};
+};
+
+TEST_F(CopyTest, WhatIsTooLargeForOneCopyByTheServerIsCopiedInParts) {
+  const std::string large = Noise(20'000'000);  // three parts
+  ASSERT_TRUE(store_->Put("a/large", AsBytes(large), {}, {}));
+  const auto server = std::make_shared<CopiesParts>(store_);
+  auto options = Options(Prefix("a/"), Prefix("b/"));
+  options.from.store = options.to.store = server;
+  options.streams = 1;
+  // The second part fails as when the line breaks, and the next attempt goes on.
+  server->before_part = [](std::size_t number) {
+    return number == 1 ? Status() : Fail(Errc::kUnavailable, "not now");
+  };
+  EXPECT_EQ(Run(options).errors, 1u);
+  EXPECT_EQ(server->parts, 1);
+  server->before_part = nullptr;
+  CopyReport report = Run(options);
+  EXPECT_EQ(report.verified["the store's own copy"], 1u);
+  EXPECT_EQ(server->parts, 3);
+  EXPECT_EQ(server->reads, 0);
+  EXPECT_TRUE(Object("b/large") == large);
+  // Replaced between two parts: neither the old nor the new one.
+  options.to = Prefix("c/");
+  options.to.store = server;
+  server->before_part = [&](std::size_t number) -> Status {
+    if (number != 2) return {};
+    const auto put = store_->Put("a/large", AsBytes(Noise(20'000'000, 7)), {}, {});
+    return put ? Status() : std::unexpected(put.error());
+  };
+  EXPECT_EQ(Run(options).errors, 1u);
+  EXPECT_EQ(Object("c/large"), "(none)");
+  EXPECT_EQ(os::ListDir(root_ + "/state")->size(), 0u);
+  // A server that refuses: the bytes come here.
+  server->before_part = [](std::size_t) { return Fail(Errc::kUnsupported, "no"); };
+  EXPECT_EQ(Run(options).errors, 0u);
+  EXPECT_TRUE(Object("c/large") == Noise(20'000'000, 7));
+}
+
 TEST_F(CopyTest, AFailedDownloadIsGoneOnWith) {
   Write("a/large", Noise(40'000'000));
   Run(Options(Folder("a"), Prefix("")));

@@ -53,6 +53,12 @@ Status MakeLink(const std::string& target, const std::string& folder, const std:
   return FailErrno(error, link);
 }
 
+/// The credentials of one may not reach the other.
+bool ByThisMachine(const Error& of_the_servers_copy) {
+  const Errc code = of_the_servers_copy.code();
+  return code == Errc::kUnsupported || code == Errc::kDenied || code == Errc::kNotFound;
+}
+
 }  // namespace
 
 bool Bandwidth::Take(std::uint64_t bytes, const CallContext& ctx) {
@@ -104,11 +110,10 @@ Result<Moved> Mover::Move(const Place& from, const Item& item, const Place& to,
       return Moved{
           .bytes = item.size, .verified_by = "the store's own copy", .version = *std::move(copied)};
     }
-    // The credentials of one may not reach the other: the bytes go through here then.
-    if (copied.error().code() != Errc::kUnsupported && copied.error().code() != Errc::kDenied &&
-        copied.error().code() != Errc::kNotFound) {
-      return std::unexpected(std::move(copied).error());
-    }
+    if (!ByThisMachine(copied.error())) return std::unexpected(std::move(copied).error());
+  } else if (from.SameServer(to) && to.store->capabilities().copy_parts) {
+    Result<Moved> copied = UploadParts(from, item, to, Bytes::kStayThere, ctx);
+    if (copied || !ByThisMachine(copied.error())) return copied;
   }
   return Upload(from, item, to, ctx);
 }

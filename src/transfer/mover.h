@@ -91,7 +91,8 @@ class Mover {
                        const CallContext& ctx);
   Result<Moved> UploadWhole(const Place& from, const Item& item, const Place& to,
                             const CallContext& ctx);
-  Result<Moved> UploadParts(const Place& from, const Item& item, const Place& to,
+  enum class Bytes : std::uint8_t { kComeHere, kStayThere };
+  Result<Moved> UploadParts(const Place& from, const Item& item, const Place& to, Bytes bytes,
                             const CallContext& ctx);
   /// While a file's parts or ranges are brought.
   class LargeFile {

@@ -26,6 +26,7 @@ namespace {
 constexpr std::string_view kFormat = "leat upload 1";
 constexpr std::uint64_t kLeastPart = 8 * kMiB;
 constexpr std::uint64_t kLargestWhole = 32 * kMiB;
+constexpr std::uint64_t kServersPart = 128 * kMiB;
 /// Parts of another store are taken over up to this size.
 constexpr std::uint64_t kLargestSourcePart = 32 * kMiB;
 
@@ -224,7 +225,8 @@ Result<Moved> Mover::Upload(const Place& from, const Item& item, const Place& to
   if (whole && item.size > limits.max_put)
     return Fail(Errc::kInvalid, fmt::format("{} is larger than the store takes ({})",
                                             from.NameOf(item.path), FormatBytes(limits.max_put)));
-  return whole ? UploadWhole(from, item, to, ctx) : UploadParts(from, item, to, ctx);
+  return whole ? UploadWhole(from, item, to, ctx)
+               : UploadParts(from, item, to, Bytes::kComeHere, ctx);
 }
 
 Result<Moved> Mover::UploadWhole(const Place& from, const Item& item, const Place& to,
@@ -275,14 +277,16 @@ Result<Moved> Mover::UploadWhole(const Place& from, const Item& item, const Plac
 }
 
 Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Place& to,
-                                 const CallContext& ctx) {
+                                 const Bytes their_bytes, const CallContext& ctx) {
+  const bool by_server = their_bytes == Bytes::kStayThere;
   LEAT_ASSIGN_OR_RETURN(const auto source, SourceFile::Open(from, item));
   store::ObjectStore& store = *to.store;
   const std::string key = to.KeyOf(to.NameFor(item));
   const store::UploadLimits limits = store.upload_limits();
   const std::uint64_t least = (item.size + limits.max_parts - 1) / limits.max_parts;
   std::uint64_t part_size =
-      std::max({kLeastPart, limits.min_part, (least + kMiB - 1) / kMiB * kMiB});
+      std::max({by_server ? std::min(kServersPart, limits.max_put) : kLeastPart, limits.min_part,
+                (least + kMiB - 1) / kMiB * kMiB});
   std::optional<store::ObjectInfo> info;
   // What came from a store is held to what that says of it: to the digest of the whole, in order,
   // or to its parts, which are those of the new object then.
@@ -300,7 +304,7 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     if (!store::SameVersion(item.version, info->version))
       return store::FailReplaced(from.NameOf(item.path), item.version, info->version);
   }
-  if (options_.verify && info) {
+  if (options_.verify && info && !by_server) {
     Item now = item;
     now.version = info->version;
     now.in_parts = info->in_parts;
@@ -366,7 +370,26 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   // Memory goes to the parts in their order: one that has none would keep all later ones waiting
   // for their turn to be hashed.
   Turns to_take, to_hash;
+  const auto part_there = [&](std::size_t i, std::uint64_t length) {
+    const auto found = std::ranges::find(there, i + 1, &store::Part::number);
+    return found != there.end() && found->size == length ? &*found : nullptr;
+  };
+  const auto copy = [&](std::size_t i) -> Status {
+    const std::uint64_t offset = i * part_size, length = std::min(part_size, item.size - offset);
+    if (const store::Part* found = part_there(i, length)) {
+      parts[i] = *found;
+      resumed += length;
+    } else {
+      LEAT_ASSIGN_OR_RETURN(
+          parts[i], store.CopyPart(from.bucket(), from.KeyOf(item.path), info->version, offset,
+                                   length, key, upload, i + 1, ctx));
+      brought += length;
+    }
+    progress_.bytes += length;
+    return {};
+  };
   const auto bring = [&](std::size_t i) -> Status {
+    if (by_server) return copy(i);
     const std::uint64_t offset = i * part_size, length = std::min(part_size, item.size - offset);
     if (whole && !to_take.Await(i)) return Fail(Errc::kCancelled, "cancelled");
     if (!options_.budget->Take(length, ctx)) return Fail(Errc::kCancelled, "cancelled");
@@ -381,8 +404,8 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
       to_hash.Done();
     }
     if (!md5s.empty()) md5s[i] = digest::Md5(bytes);
-    const auto found = std::ranges::find(there, i + 1, &store::Part::number);
-    if (found != there.end() && found->size == length && digest::CanHash(digest::Kind::kMd5)) {
+    const store::Part* const found = part_there(i, length);
+    if (found != nullptr && digest::CanHash(digest::Kind::kMd5)) {
       digest::Hasher md5(digest::Kind::kMd5);
       md5.Update(bytes);
       if (ToHex(AsBytes(md5.Finish())) == found->etag) {
@@ -415,7 +438,18 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
       });
   Moved moved{.bytes = item.size,
               .resumed = resumed,
-              .verified_by = from.local() ? "the store's answer" : ""};
+              .verified_by = by_server      ? "the store's own copy"
+                             : from.local() ? "the store's answer"
+                                            : ""};
+  if (!failure && by_server) {
+    // A server need not heed the condition of each part.
+    const auto still = from.store->Stat(from.KeyOf(item.path), item.version.version_id, ctx);
+    if (!still) {
+      failure = still.error();
+    } else if (!store::SameVersion(item.version, still->version)) {
+      failure = store::FailReplaced(from.NameOf(item.path), item.version, still->version).error();
+    }
+  }
   if (!failure && whole) {
     moved.verified_by = digest::KindName(expected->kind);
     if (whole->Finish() != expected->value)

@@ -545,6 +545,35 @@ TEST_F(S3AnswersTest, AServerThatIsBusyHasRemovedNothing) {
   EXPECT_EQ(requests(), 2u);
 }
 
+TEST_F(S3AnswersTest, APartIsCopiedWithItsChecksum) {
+  http_.Then({.body = "<CopyPartResult><ETag>&quot;e&quot;</ETag><ChecksumCRC32C>Nks/tw=="
+                      "</ChecksumCRC32C></CopyPartResult>"});
+  const auto copy = [&](std::string_view source) {
+    return store_->CopyPart("other", source, {.etag = "e1", .version_id = "v1"}, 10, 5, "k",
+                            "crc32c:u", 2, {});
+  };
+  const auto part = copy("a b");
+  ASSERT_TRUE(part) << part.error().message();
+  EXPECT_EQ(part->number, 2u);
+  EXPECT_EQ(part->size, 5u);
+  EXPECT_EQ(part->etag, "e");
+  EXPECT_EQ(part->checksum, "Nks/tw==");
+  EXPECT_TRUE(http_.requests()[0].url.ends_with("/k?partNumber=2&uploadId=u"));
+  EXPECT_EQ(Sent(0, "x-amz-copy-source"), "/other/a%20b?versionId=v1");
+  EXPECT_EQ(Sent(0, "x-amz-copy-source-range"), "bytes=10-14");
+  EXPECT_EQ(Sent(0, "x-amz-copy-source-if-match"), "\"e1\"");
+  http_.Then({.status = 412});
+  EXPECT_EQ(copy("a").error().code(), Errc::kConflict);
+  http_.Then(ErrorAnswer(200, "InternalError"));
+  EXPECT_EQ(copy("a").error().code(), Errc::kUnavailable);
+  http_.Then({.body = "<html>"});
+  EXPECT_EQ(copy("a").error().code(), Errc::kCorrupt);
+  const std::size_t before = requests();
+  for (const char* twice : {"a%41", "a?versionId=1"})
+    EXPECT_EQ(copy(twice).error().code(), Errc::kUnsupported);
+  EXPECT_EQ(requests(), before);
+}
+
 TEST_F(S3AnswersTest, TheSizesOfPartsAreAskedFor) {
   const auto answer = [](const char* size, Headers more = {}) {
     more.emplace_back("ETag", "\"e-3\"");

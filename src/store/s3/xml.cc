@@ -175,6 +175,16 @@ Result<std::vector<BucketInfo>> ParseBuckets(std::string_view document) {
   return buckets;
 }
 
+Result<Part> ParseCopiedPart(std::string_view document) {
+  pugi::xml_document xml;
+  LEAT_ASSIGN_OR_RETURN(const auto root, Document(xml, document, "CopyPartResult"));
+  Part part;
+  part.etag = UnquoteEtag(TextOf(root.child("ETag")));
+  part.checksum = TextOf(root.child("ChecksumCRC32C"));
+  if (part.etag.empty()) return Fail(Errc::kCorrupt, "the answer has no etag");
+  return part;
+}
+
 bool XmlCanHold(std::string_view key) {
   // Its declaration is not needed, and the parser takes control characters: what it would not give
   // back is looked for here.

@@ -45,6 +45,8 @@ struct PartsPage {
 };
 Result<PartsPage> ParseParts(std::string_view document);
 Result<std::vector<BucketInfo>> ParseBuckets(std::string_view document);
+/// A CopyPartResult, without number and size.
+Result<Part> ParseCopiedPart(std::string_view document);
 /// XML has no way to write most control characters, and nothing that is not UTF-8.
 bool XmlCanHold(std::string_view key);
 /// What a DeleteObjects request asks for; of keys that XML can hold.
