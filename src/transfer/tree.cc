@@ -22,6 +22,8 @@
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "digest/digest.h"
+#include "transfer/arrival.h"
+#include "transfer/verify.h"
 
 namespace leat::transfer {
 
@@ -229,41 +231,27 @@ class Copier {
     return Finish(fd.get(), file);
   }
 
-  /// Gathers what the network brings in small pieces: a file system takes its lock for every write,
-  /// and makes zeros first for a page that is written in two. `turn` is held while writing: threads
-  /// that write to one file would spin for that lock.
+  /// `turn` is held while writing: threads that write to one file would spin for its lock.
   Status ReadTo(snapshot::EntryReader& reader, int fd, std::uint64_t offset, std::uint64_t length,
                 std::mutex* turn, const CallContext& ctx) {
-    thread_local std::vector<std::byte> buffer(256 * kKiB);
     for (int attempt = 0;; ++attempt) {
-      std::uint64_t at = offset;
-      std::size_t held = 0;
-      const auto write = [&]() -> Status {
-        std::unique_lock<std::mutex> lock;
-        if (turn != nullptr) lock = std::unique_lock(*turn);
-        LEAT_RETURN_IF_ERROR(os::PwriteAll(fd, std::span(buffer).first(held), at));
-        at += held;
-        done_ += held;
-        held = 0;
-        return {};
-      };
+      std::uint64_t written = 0;
+      Arrival arrival(std::nullopt, offset,
+                      [&](std::span<const std::byte> bytes, std::uint64_t at) -> Status {
+                        std::unique_lock<std::mutex> lock;
+                        if (turn != nullptr) lock = std::unique_lock(*turn);
+                        LEAT_RETURN_IF_ERROR(os::PwriteAll(fd, bytes, at));
+                        written += bytes.size();
+                        done_ += bytes.size();
+                        return {};
+                      });
       Status read = reader.Read(
-          offset, length,
-          [&](std::span<const std::byte> piece) -> Status {
-            while (!piece.empty()) {
-              const auto part = piece.first(std::min(piece.size(), buffer.size() - held));
-              std::memcpy(buffer.data() + held, part.data(), part.size());
-              held += part.size();
-              piece = piece.subspan(part.size());
-              if (held == buffer.size()) LEAT_RETURN_IF_ERROR(write());
-            }
-            return {};
-          },
+          offset, length, [&](std::span<const std::byte> piece) { return arrival.Take(piece); },
           ctx);
-      if (read) read = write();
+      if (read) read = arrival.Flush();
       // Damage on the way does not come twice.
       if (read || read.error().code() != Errc::kCorrupt || attempt > 0) return read;
-      done_ -= at - offset;
+      done_ -= written;
     }
   }
 
@@ -311,7 +299,7 @@ class Copier {
   /// Says that the item's range is there, and hashes behind the network what is there in order, so
   /// that little is left to do at the end. True for the one call after which the whole is hashed.
   Result<bool> HashOn(Large& large, const Item& item,
-                      const std::optional<digest::Expected>& expected) {
+                      const std::optional<digest::Expected>& expected, const CallContext& ctx) {
     const std::uint64_t size = index_.file(item.file).size;
     std::unique_lock lock(large.mutex);
     large.there[item.offset / options_.request] = 1;
@@ -320,28 +308,17 @@ class Copier {
     while (hashed && large.hashed < large.there.size() && large.there[large.hashed] != 0) {
       const std::uint64_t begin = large.hashed * options_.request;
       lock.unlock();
-      if (expected)
-        hashed = Hash(large, *expected, begin, std::min(size, begin + options_.request));
+      if (expected) {
+        if (!large.hasher) large.hasher = std::make_unique<digest::Hasher>(expected->kind);
+        hashed = HashRange(large.fd.get(), begin, std::min(options_.request, size - begin),
+                           *large.hasher, ctx);
+      }
       lock.lock();
       if (hashed) ++large.hashed;
     }
     large.hashing = false;
     if (!hashed) return std::unexpected(hashed.error());
     return large.hashed == large.there.size();
-  }
-
-  static Status Hash(Large& large, const digest::Expected& expected, std::uint64_t begin,
-                     std::uint64_t end) {
-    if (!large.hasher) large.hasher = std::make_unique<digest::Hasher>(expected.kind);
-    thread_local std::vector<std::byte> buffer(256 * kKiB);
-    while (begin < end) {
-      const auto piece =
-          std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), end - begin));
-      LEAT_RETURN_IF_ERROR(os::PreadAll(large.fd.get(), piece, begin));
-      large.hasher->Update(piece);
-      begin += piece.size();
-    }
-    return {};
   }
 
   Status CopyRange(const Item& item, const CallContext& ctx) {
@@ -354,14 +331,11 @@ class Copier {
         os::PwriteAll(large.fd.get(), AsBytes("\1"),
                       size + sizeof(std::uint64_t) + item.offset / options_.request));
     const auto expected = size > options_.request ? large.reader->expected() : std::nullopt;
-    LEAT_ASSIGN_OR_RETURN(const bool all, HashOn(large, item, expected));
+    LEAT_ASSIGN_OR_RETURN(const bool all, HashOn(large, item, expected, ctx));
     if (!all) return {};
     if (expected && large.hasher->Finish() != expected->value) {
       ::unlink(FilePath(item.file).c_str());  // nothing of it is to be gone on with
-      return Fail(
-          Errc::kCorrupt,
-          fmt::format("{}: the bytes that arrived do not have the {} that the store promised",
-                      content_.UrlOf(item.file), digest::KindName(expected->kind)));
+      return FailDigest(content_.UrlOf(item.file), digest::KindName(expected->kind));
     }
     if (::ftruncate(large.fd.get(), static_cast<off_t>(size)) != 0)
       return FailErrno(errno, FilePath(item.file));
