@@ -19,8 +19,9 @@ struct CannedAnswer {
   std::string body = {};
 };
 
-/// Thread-safe. Answers in the order of the script, then as `fallback` says (404 when unset).
-/// Bodies of HEAD answers are not sent; a Content-Length is added where the answer has none.
+/// Thread-safe. Answers in the order of the script, then as `fallback` says (404 when unset), which
+/// may make requests itself. Bodies of HEAD answers are not sent; a Content-Length is added where
+/// the answer has none.
 class CannedTransport final : public net::HttpTransport {
  public:
   void Then(CannedAnswer answer) {
@@ -40,7 +41,7 @@ class CannedTransport final : public net::HttpTransport {
                                     const CallContext& ctx) override;
 
  private:
-  mutable std::mutex mutex_;
+  mutable std::recursive_mutex mutex_;
   std::deque<CannedAnswer> script_;
   std::function<CannedAnswer(const net::HttpRequest&)> fallback_;
   std::vector<net::HttpRequest> requests_;

@@ -117,6 +117,9 @@ Status AtomicTree::Publish(const std::vector<Item>& source, const std::set<std::
       if (is_staged) {
         Item made = item;
         made.version = it->second;
+        // (a listing may be late)
+        const Item* const listed = Staged(item.path);
+        made.in_parts = listed == nullptr || listed->in_parts;
         staged_[item.path] = std::move(made);
       }
     } else {

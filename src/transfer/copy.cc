@@ -282,16 +282,21 @@ class Copier {
         LEAT_ASSIGN_OR_RETURN(
             const store::ObjectInfo info,
             place.store->Stat(place.KeyOf(object.path), object.version.version_id, ctx_));
-        if (info.expected && info.expected->kind == digest::Kind::kMd5) return false;
+        if (info.expected) {
+          if (info.expected->kind == told->kind) return false;
+          LEAT_ASSIGN_OR_RETURN(const std::string digest, hash_of(path, info.expected->kind));
+          return digest == info.expected->value;
+        }
       }
       if (object.in_parts) {
         const Place& place = a_local ? to : options_.from;
         LEAT_ASSIGN_OR_RETURN(const os::UniqueFd fd, os::Open(path, O_RDONLY));
+        LEAT_ASSIGN_OR_RETURN(const auto parts, PartsOf(place, object, ctx_));
         auto same = HasParts(
             [&](std::uint64_t offset, std::uint64_t length, digest::Hasher& hasher) {
               return HashRange(fd.get(), offset, length, hasher, ctx_);
             },
-            PartsOf(place, object, ctx_), place, object, 2, ctx_);
+            parts, place, object, 2, ctx_);
         if (!same) return Fail(std::move(same), path);
         if (*same) return **same;
       }

@@ -59,6 +59,12 @@ bool ByThisMachine(const Error& of_the_servers_copy) {
   return code == Errc::kUnsupported || code == Errc::kDenied || code == Errc::kNotFound;
 }
 
+/// Servers that do not copy parts say so in many ways.
+bool MayKnowNoCopiedParts(const Error& error) {
+  const Errc code = error.code();
+  return ByThisMachine(error) || code == Errc::kInvalid || code == Errc::kCorrupt;
+}
+
 }  // namespace
 
 bool Bandwidth::Take(std::uint64_t bytes, const CallContext& ctx) {
@@ -113,7 +119,7 @@ Result<Moved> Mover::Move(const Place& from, const Item& item, const Place& to,
     if (!ByThisMachine(copied.error())) return std::unexpected(std::move(copied).error());
   } else if (from.SameServer(to) && to.store->capabilities().copy_parts) {
     Result<Moved> copied = UploadParts(from, item, to, Bytes::kStayThere, ctx);
-    if (copied || !ByThisMachine(copied.error())) return copied;
+    if (copied || !MayKnowNoCopiedParts(copied.error())) return copied;
   }
   return Upload(from, item, to, ctx);
 }
@@ -266,10 +272,12 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
       options_.verify ? ExpectedOf(info) : std::nullopt;
   // An object in parts is held to its parts' MD5s, side by side: that of the whole, where it is
   // known too, would have to be computed from the first byte to the last.
-  std::vector<store::PartDigest> parts;
   const Item now{
       .path = item.path, .size = item.size, .version = info.version, .in_parts = info.in_parts};
-  if (options_.verify) parts = PartsOf(from, now, ctx);
+  std::vector<store::PartDigest> parts;
+  if (options_.verify) {
+    LEAT_ASSIGN_OR_RETURN(parts, PartsOf(from, now, ctx));
+  }
   // Parts of one size, but for the last, are brought as ranges; others are looked at afterwards.
   std::optional<std::uint64_t> part_size = PartSize(parts);
   if (part_size && *part_size > kLargestRange) part_size.reset();
@@ -393,15 +401,19 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
   if (options_.verify) {
     std::optional<bool> same;
     if (part_size) same = SameParts(parts, md5s, info.version.etag);
-    // A guess that did not fit, or nothing to hash on the way.
-    if (!part_size || (!*same && parts[0].md5.empty())) {
-      if (part_size) parts.clear();
+    if (same && !*same && parts[0].md5.empty()) {  // a guess, which proves nothing
+      same.reset();
+      parts.clear();
+    }
+    const bool told = !parts.empty() && !parts[0].md5.empty();
+    // Hashed once more only where there is no digest of the whole, or it is not the store's own.
+    if (!same && (told || !expected)) {
       LEAT_ASSIGN_OR_RETURN(
           same, HasParts(
                     [&](std::uint64_t offset, std::uint64_t length, digest::Hasher& to) {
                       return HashRange(file->fd(), offset, length, to, ctx);
                     },
-                    std::move(parts), from, now, Streams(), ctx));
+                    parts, from, now, Streams(), ctx));
     }
     if (same && !*same) return wrong("MD5s of its parts");
     if (same) moved.verified_by = "MD5 of each part";

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/concurrency.h"
 #include "base/thread_pool.h"
 
@@ -20,6 +21,8 @@ namespace {
 constexpr std::size_t kAtOnce = 16, kMostAtOnce = 64;
 /// More in one request bring nothing, and tell later of what was done.
 constexpr std::size_t kMostInOne = 250;
+/// Old servers do not tell in their listings what is in parts; smaller ones hardly are.
+constexpr std::uint64_t kMayBeInParts = 16 * kMiB;
 
 Status RemoveFile(const Place& place, const Item& item) {
   const std::string path = place.PathOf(item);
@@ -38,7 +41,9 @@ std::vector<Status> RemoveSome(const Place& place, std::span<const Item* const> 
     return out;
   }
   std::vector<store::Removal> removals;
-  for (const Item* item : items) removals.push_back({place.KeyOf(item->path), item->in_parts});
+  for (const Item* item : items) {
+    removals.push_back({place.KeyOf(item->path), item->in_parts || item->size >= kMayBeInParts});
+  }
   return place.store->RemoveMany(removals, ctx);
 }
 

@@ -30,6 +30,21 @@ constexpr std::uint64_t kServersPart = 128 * kMiB;
 /// Parts of another store are taken over up to this size.
 constexpr std::uint64_t kLargestSourcePart = 32 * kMiB;
 
+/// Servers need not heed the condition of a copied part, nor its range.
+Status CheckCopied(const Place& from, const Item& item, const store::ObjectInfo& was,
+                   store::ObjectStore& store, const std::string& key, const std::string& upload,
+                   const std::vector<store::Part>& parts, const CallContext& ctx) {
+  LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo now,
+                        from.store->Stat(from.KeyOf(item.path), item.version.version_id, ctx));
+  if (!store::SameVersion(was.version, now.version) || was.modified != now.modified)
+    return store::FailReplaced(from.NameOf(item.path), was.version, now.version);
+  LEAT_ASSIGN_OR_RETURN(const std::vector<store::Part> there,
+                        store.UploadedParts(key, upload, ctx));
+  if (!std::ranges::equal(there, parts, {}, &store::Part::size, &store::Part::size))
+    return Fail(Errc::kUnsupported, from.NameOf(item.path) + ": the server copies no parts");
+  return {};
+}
+
 /// Where a file's bytes come from; reads any range of them, from any thread.
 class SourceFile {
  public:
@@ -251,13 +266,12 @@ Result<Moved> Mover::UploadWhole(const Place& from, const Item& item, const Plac
       if (hasher.Finish() != expected->value)
         return FailDigest(from.NameOf(item.path), moved.verified_by);
     } else if (item.in_parts) {
-      LEAT_ASSIGN_OR_RETURN(const auto same, HasParts(
-                                                 [&](std::uint64_t offset, std::uint64_t length,
-                                                     digest::Hasher& hasher) -> Status {
-                                                   hasher.Update(bytes.subspan(offset, length));
-                                                   return {};
-                                                 },
-                                                 PartsOf(from, item, ctx), from, item, 1, ctx));
+      LEAT_ASSIGN_OR_RETURN(const auto parts, PartsOf(from, item, ctx));
+      const auto hash = [&](std::uint64_t offset, std::uint64_t length, digest::Hasher& hasher) {
+        hasher.Update(bytes.subspan(offset, length));
+        return Status();
+      };
+      LEAT_ASSIGN_OR_RETURN(const auto same, HasParts(hash, parts, from, item, 1, ctx));
       if (same && !*same) return FailDigest(from.NameOf(item.path), "MD5s of its parts");
       if (same) moved.verified_by = "MD5 of each part";
     }
@@ -308,7 +322,7 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     Item now = item;
     now.version = info->version;
     now.in_parts = info->in_parts;
-    source_parts = PartsOf(from, now, ctx);
+    LEAT_ASSIGN_OR_RETURN(source_parts, PartsOf(from, now, ctx));
     expected = ExpectedOf(*info);
     const std::optional<std::uint64_t> theirs = PartSize(source_parts);
     const bool guess = theirs && source_parts[0].md5.empty();
@@ -323,12 +337,17 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
   const std::size_t count = (item.size + part_size - 1) / part_size;
   const store::PutOptions put{.metadata = MetadataOf(item, info ? &*info : nullptr)};
 
+  std::string source_name = source->Identity();
+  // What the server copies is not looked at here: an object that was replaced and put back is
+  // another one.
+  if (by_server && info->modified)
+    source_name += fmt::format(" {}", info->modified->time_since_epoch().count());
   UploadNotes notes = UploadNotes::Open(options_.state_dir, store.Identity(), key);
   std::string upload;
   std::vector<store::Part> there;  // from an earlier attempt
   if (const auto note = notes.Read()) {
     if (note->store == store.Identity() && note->key == key && note->part_size == part_size &&
-        note->source == source->Identity()) {
+        note->source == source_name) {
       auto parts = store.UploadedParts(key, note->upload, ctx);
       if (parts) {
         there = *std::move(parts);
@@ -353,7 +372,7 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
     }
     upload = *std::move(begun);
     const Status noted =
-        notes.Write({std::string(store.Identity()), key, upload, part_size, source->Identity()});
+        notes.Write({std::string(store.Identity()), key, upload, part_size, source_name});
     if (!noted) {
       (void)store.AbortUpload(key, upload, ctx);
       return std::unexpected(noted.error());
@@ -442,13 +461,8 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
                              : from.local() ? "the store's answer"
                                             : ""};
   if (!failure && by_server) {
-    // A server need not heed the condition of each part.
-    const auto still = from.store->Stat(from.KeyOf(item.path), item.version.version_id, ctx);
-    if (!still) {
-      failure = still.error();
-    } else if (!store::SameVersion(item.version, still->version)) {
-      failure = store::FailReplaced(from.NameOf(item.path), item.version, still->version).error();
-    }
+    const Status copied = CheckCopied(from, item, *info, store, key, upload, parts, ctx);
+    if (!copied) failure = copied.error();
   }
   if (!failure && whole) {
     moved.verified_by = digest::KindName(expected->kind);

@@ -37,14 +37,20 @@ Result<bool> HasThese(const HashSome& hash, const std::vector<store::PartDigest>
 }
 
 /// Empty where the store does not tell.
-std::vector<store::PartDigest> ToldParts(const Place& place, const Item& item,
-                                         const CallContext& ctx) {
+Result<std::vector<store::PartDigest>> ToldParts(const Place& place, const Item& item,
+                                                 const CallContext& ctx) {
   auto told = place.store->PartDigests(place.KeyOf(item.path), item.version, ctx);
-  if (!told) return {};
+  if (!told) {
+    const Errc code = told.error().code();
+    if (code == Errc::kUnsupported || code == Errc::kDenied || code == Errc::kInvalid)
+      return std::vector<store::PartDigest>();
+    return told;
+  }
   std::uint64_t together = 0;
   for (const store::PartDigest& part : *told) together += part.size;
   std::erase_if(*told, [](const store::PartDigest& part) { return part.size == 0; });
-  return together == item.size ? *std::move(told) : std::vector<store::PartDigest>();
+  if (together != item.size) told->clear();
+  return told;
 }
 
 }  // namespace
@@ -84,13 +90,14 @@ Result<std::string> HashFile(int fd, std::uint64_t size, digest::Kind kind,
   return hasher.Finish();
 }
 
-std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
-                                       const CallContext& ctx) {
-  if (!digest::CanHash(digest::Kind::kMd5) || !item.in_parts) return {};
+Result<std::vector<store::PartDigest>> PartsOf(const Place& place, const Item& item,
+                                               const CallContext& ctx) {
+  std::vector<store::PartDigest> parts;
+  if (!digest::CanHash(digest::Kind::kMd5) || !item.in_parts) return parts;
   const std::string_view etag = item.version.etag;
   if (etag.size() < 34 || etag[32] != '-') return ToldParts(place, item, ctx);
   const std::uint64_t count = store::ParseDecimal(etag.substr(33)).value_or(0);
-  if (count == 0 || count > 100'000) return {};
+  if (count == 0 || count > 100'000) return parts;
   const auto fits = [&](std::uint64_t part) {
     return part > 0 && (item.size + part - 1) / part == count;
   };
@@ -101,7 +108,6 @@ std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
   }
   const std::uint64_t least = (item.size / count + kMiB - 1) / kMiB * kMiB;
   if (size == 0 && fits(least)) size = least;
-  std::vector<store::PartDigest> parts;
   for (std::uint64_t at = 0; size > 0 && at < item.size; at += size)
     parts.push_back({std::min(size, item.size - at), ""});
   return parts;
@@ -126,18 +132,21 @@ bool SameParts(const std::vector<store::PartDigest>& parts, const std::vector<st
   return !parts[0].md5.empty() || ToHex(AsBytes(all.Finish())) == etag.substr(0, 32);
 }
 
-Result<std::optional<bool>> HasParts(const HashSome& hash, std::vector<store::PartDigest> parts,
+Result<std::optional<bool>> HasParts(const HashSome& hash,
+                                     const std::vector<store::PartDigest>& parts,
                                      const Place& place, const Item& item, std::size_t threads,
                                      const CallContext& ctx) {
+  if (!digest::CanHash(digest::Kind::kMd5) || !item.in_parts) return std::nullopt;
+  const std::string& etag = item.version.etag;
   if (!parts.empty()) {
-    LEAT_ASSIGN_OR_RETURN(const bool same, HasThese(hash, parts, item.version.etag, threads));
-    // Where their sizes were a guess, a wrong one tells nothing.
+    LEAT_ASSIGN_OR_RETURN(const bool same, HasThese(hash, parts, etag, threads));
     if (same || !parts[0].md5.empty()) return same;
   }
-  if (!digest::CanHash(digest::Kind::kMd5) || !item.in_parts) return std::nullopt;
-  parts = ToldParts(place, item, ctx);
-  if (parts.empty()) return std::nullopt;
-  LEAT_ASSIGN_OR_RETURN(const bool same, HasThese(hash, parts, item.version.etag, threads));
+  LEAT_ASSIGN_OR_RETURN(const auto told, ToldParts(place, item, ctx));
+  if (told.empty()) return std::nullopt;
+  LEAT_ASSIGN_OR_RETURN(const bool same, HasThese(hash, told, etag, threads));
+  // An etag that is made of no MD5s looks the same: a difference proves nothing.
+  if (!same && told[0].md5.empty()) return std::nullopt;
   return same;
 }
 

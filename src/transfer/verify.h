@@ -36,8 +36,8 @@ Result<std::string> HashFile(int fd, std::uint64_t size, digest::Kind kind, cons
 
 /// The parts of an object, as the store tells them or as S3's etag ("...-12") lets guess: without
 /// MD5s then, since they are told together. Empty where nothing is known.
-std::vector<store::PartDigest> PartsOf(const Place& place, const Item& item,
-                                       const CallContext& ctx);
+Result<std::vector<store::PartDigest>> PartsOf(const Place& place, const Item& item,
+                                               const CallContext& ctx);
 /// Their size, where it is one but for the last; nullopt for none.
 std::optional<std::uint64_t> PartSize(const std::vector<store::PartDigest>& parts);
 /// Whether parts with those MD5s are the object's.
@@ -49,8 +49,9 @@ using HashSome =
     std::function<Status(std::uint64_t offset, std::uint64_t length, digest::Hasher& hasher)>;
 /// Whether they have the MD5s of an object's parts, each or together its etag: of `parts`
 /// (PartsOf), and where those were a guess that does not fit of what the store tells when it is
-/// asked. nullopt where nobody can tell.
-Result<std::optional<bool>> HasParts(const HashSome& hash, std::vector<store::PartDigest> parts,
+/// asked. nullopt where nobody can tell: there are stores whose etags only look like that.
+Result<std::optional<bool>> HasParts(const HashSome& hash,
+                                     const std::vector<store::PartDigest>& parts,
                                      const Place& place, const Item& item, std::size_t threads,
                                      const CallContext& ctx);
 

@@ -41,6 +41,8 @@ std::string S3Client::UrlOf(std::string_view key) const { return name_ + "/" + P
 
 std::string S3Client::region() { return CurrentEndpoint().region(); }
 
+bool S3Client::encrypted() { return CurrentEndpoint().encrypted(); }
+
 Result<Answer> S3Client::Send(const Spec& spec, const CallContext& ctx) {
   bool moved = false, corrected = false, renewed = false;
   int redirects = 0;
@@ -96,7 +98,8 @@ Result<Answer> S3Client::Perform(const Spec& spec, const auth::Credentials& cred
   request.ca_file = options_.ca_file;
   if (options_.requester_pays) request.headers.Add("x-amz-request-payer", "requester");
   // A signature holds the server to the body's SHA-256; without one its MD5 does.
-  if (credentials.anonymous() && !spec.body.empty() && digest::CanHash(digest::Kind::kMd5)) {
+  if (credentials.anonymous() && !spec.body.empty() && !spec.headers.Get("Content-MD5") &&
+      digest::CanHash(digest::Kind::kMd5)) {
     digest::Hasher md5(digest::Kind::kMd5);
     md5.Update(spec.body);
     request.headers.Add("Content-MD5", digest::Base64Encode(AsBytes(md5.Finish())));

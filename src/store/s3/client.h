@@ -67,7 +67,7 @@ class S3Client {
   const std::string& bucket() const { return options_.bucket; }
   std::string ServerName() const { return identity_.substr(0, identity_.find(' ')); }
   std::string region();
-  bool encrypted() const { return identity_.starts_with("https:"); }
+  bool encrypted();
 
   /// One request; a second one where the first taught us the region, the time, or that the
   /// credentials are too old. Errors begin with the object's URL.

@@ -32,6 +32,7 @@ class Endpoint {
   const std::string& region() const { return region_; }
   /// "https://minio.lab:9000", for messages; AWS has one name, whatever the region.
   std::string Name() const;
+  bool encrypted() const { return base_.scheme == "https"; }
 
  private:
   std::string bucket_, region_;

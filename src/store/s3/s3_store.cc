@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "base/bytes.h"
@@ -279,15 +279,19 @@ class S3Store final : public ObjectStore {
     if (together.empty()) return out;
     std::vector<std::string_view> keys;
     for (const std::size_t i : together) keys.push_back(removals[i].key);
-    const Result<std::map<std::string, S3Error>> errors = DeleteObjects(keys, ctx);
+    const Result<std::set<std::string>> errors = DeleteObjects(keys, ctx);
     if (!errors && errors.error().code() == Errc::kUnsupported)
       return ObjectStore::RemoveMany(removals, ctx);
+    if (!errors) {
+      for (const std::size_t i : together) out[i] = std::unexpected(errors.error());
+      return out;
+    }
+    std::size_t named = 0;
+    for (const std::size_t i : together) named += errors->contains(removals[i].key) ? 1 : 0;
     for (const std::size_t i : together) {
-      if (!errors) {
-        out[i] = std::unexpected(errors.error());
-      } else if (const auto error = errors->find(removals[i].key); error != errors->end()) {
-        out[i] = Refusal(removals[i].key, error->second);
-      }
+      // By itself it is told why, or done; so are all where a refusal names none of them.
+      if (named != errors->size() || errors->contains(removals[i].key))
+        out[i] = Remove(removals[i].key, ctx);
     }
     return out;
   }
@@ -303,19 +307,20 @@ class S3Store final : public ObjectStore {
     Spec spec{.method = "POST", .key = std::string(key), .query = "uploads"};
     AddWhatIsKept(spec, options.metadata);
     const Spec plain = spec;
-    const bool ask = checksums_ != Checksums::kIgnored;
-    if (ask) spec.headers.Add("x-amz-checksum-algorithm", "CRC32C");
+    bool with_checksums = checksums_ != Checksums::kIgnored;
+    if (with_checksums) spec.headers.Add("x-amz-checksum-algorithm", "CRC32C");
     LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
-    if (ask && DoesNotKnowChecksums(answer)) {
+    if (with_checksums && DoesNotKnowChecksums(answer)) {
+      with_checksums = false;
       checksums_ = Checksums::kIgnored;
       LEAT_ASSIGN_OR_RETURN(answer, client_.Send(plain, ctx));
     }
     if (!answer.ok()) return answer.Failure();
     auto upload = ParseUpload(answer.response.body);
     if (!upload) return Fail(std::move(upload), UrlOf(key));
-    // Then each part has to have one, also those that another process brings.
-    if (Header(answer.response, "x-amz-checksum-algorithm") == "CRC32C")
-      return std::string(kWithChecksums) + *upload;
+    // Then each part has to have one, also those that another process brings, whether or not the
+    // server repeats what it was told: some do not, and refuse parts without.
+    if (with_checksums) return std::string(kWithChecksums) + *upload;
     return upload;
   }
 
@@ -328,7 +333,7 @@ class S3Store final : public ObjectStore {
     if (!answer.ok()) return answer.Failure();
     LEAT_RETURN_IF_ERROR(CheckIsS3(answer.response, key));
     return Part{number, body.size(), VersionOf(answer.response).etag,
-                with_checksum ? ChecksumOf(body) : ""};
+                with_checksum ? Header(answer.response, kChecksumHeader) : ""};
   }
 
   Result<std::vector<Part>> UploadedParts(std::string_view key, std::string_view upload,
@@ -516,14 +521,21 @@ class S3Store final : public ObjectStore {
     const std::string checksum = ChecksumOf(spec.body);
     spec.headers.Add(kChecksumHeader, checksum);
     // (what must not be there already cannot be sent twice)
-    const bool unsigned_payload = checksums_ == Checksums::kConfirmed && client_.encrypted() &&
-                                  !spec.headers.Get("If-None-Match");
+    const Checksums known = checksums_;
+    const bool unsigned_payload = known == Checksums::kConfirmed && client_.encrypted() &&
+                                  !refuses_unsigned_ && !spec.headers.Get("If-None-Match");
     const Spec checked = spec;
     if (unsigned_payload) spec.payload_sha256 = auth::kUnsignedPayload;
     LEAT_ASSIGN_OR_RETURN(Answer answer,
                           unsigned_payload ? client_.Send(spec, ctx) : send_signed(spec));
+    if (unsigned_payload && (answer.response.status == 403 || answer.response.status == 400)) {
+      // A bucket's policy may want it signed.
+      LEAT_ASSIGN_OR_RETURN(answer, send_signed(checked));
+      if (answer.ok()) refuses_unsigned_ = true;
+    }
     if (!answer.ok()) {
-      if (checksums_ != Checksums::kUnknown || !DoesNotKnowChecksums(answer)) return answer;
+      // (by what was known when it was sent: another thread may have learnt more meanwhile)
+      if (known == Checksums::kConfirmed || !DoesNotKnowChecksums(answer)) return answer;
       checksums_ = Checksums::kIgnored;
       return send_signed(plain);
     }
@@ -565,9 +577,9 @@ class S3Store final : public ObjectStore {
     return answer;
   }
 
-  /// What was not removed, and why. kUnsupported where the server does not know the request.
-  Result<std::map<std::string, S3Error>> DeleteObjects(std::span<const std::string_view> keys,
-                                                       const CallContext& ctx) {
+  /// What was not removed. kUnsupported where the server does not know the request.
+  Result<std::set<std::string>> DeleteObjects(std::span<const std::string_view> keys,
+                                              const CallContext& ctx) {
     const std::string body = WriteDelete(keys);
     Spec spec = WithBody({.method = "POST", .query = "delete"}, AsBytes(body));
     spec.headers.Add("Content-Type", "application/xml");
@@ -575,30 +587,18 @@ class S3Store final : public ObjectStore {
     spec.stall_timeout = kServerWorks;
     LEAT_ASSIGN_OR_RETURN(const Answer answer, client_.Send(spec, ctx));
     const int status = answer.response.status;
+    const std::string_view code = answer.error.code;
     if (answer.ok()) {
-      auto errors = ParseDeleteErrors(answer.response.body);
-      if (errors) return errors;
+      auto refused = ParseDeleteErrors(answer.response.body);
+      if (refused) return refused;
       // A server that takes it for something else does not know it.
-    } else if (answer.error.code == "NoSuchBucket" ||
-               (status != 400 && status != 404 && status != 405 && status != 501)) {
+    } else if (code == "NoSuchBucket" ||
+               (status != 404 && status != 405 && status != 501 && code != "NotImplemented" &&
+                code != "InvalidRequest" && code != "InvalidArgument" && code != "MalformedXML")) {
       return answer.Failure();
     }
     removes_many_ = false;
     return Fail(Errc::kUnsupported, client_.name() + ": several objects cannot be removed at once");
-  }
-
-  /// Of one of several objects.
-  Status Refusal(std::string_view key, const S3Error& error) const {
-    if (error.code == "NoSuchKey" || error.code == "NoSuchVersion") return {};
-    const bool denied = error.code == "AccessDenied";
-    const bool later = error.code == "InternalError" || error.code == "SlowDown" ||
-                       error.code == "ServiceUnavailable";
-    return Fail(
-        denied  ? Errc::kDenied
-        : later ? Errc::kUnavailable
-                : Errc::kInvalid,
-        fmt::format("{}: the store did not remove it ({}{}{})", UrlOf(key), Printable(error.code),
-                    error.message.empty() ? "" : ": ", Printable(error.message)));
   }
 
   struct PartSize {
@@ -733,6 +733,7 @@ class S3Store final : public ObjectStore {
   const net::Headers put_headers_;
   S3Client client_;
   std::atomic<Checksums> checksums_{Checksums::kUnknown};
+  std::atomic<bool> refuses_unsigned_{false};
   std::atomic<bool> removes_many_{digest::CanHash(digest::Kind::kMd5)};
   std::atomic<bool> v1_{false};  ///< the server lists by version 1 only
 };

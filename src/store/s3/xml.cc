@@ -210,17 +210,15 @@ std::string WriteDelete(std::span<const std::string_view> keys) {
   return out + "</Delete>";
 }
 
-Result<std::map<std::string, S3Error>> ParseDeleteErrors(std::string_view document) {
+Result<std::set<std::string>> ParseDeleteErrors(std::string_view document) {
   pugi::xml_document xml;
   LEAT_ASSIGN_OR_RETURN(const auto root, Document(xml, document, "DeleteResult"));
-  std::map<std::string, S3Error> errors;
+  std::set<std::string> keys;
   for (const pugi::xml_node& node : root.children("Error")) {
-    S3Error error;
-    error.code = node.child_value("Code");
-    error.message = node.child_value("Message");
-    errors[TextOf(node.child("Key"))] = std::move(error);
+    if (std::strcmp(node.child_value("Code"), "NoSuchKey") != 0)
+      keys.insert(TextOf(node.child("Key")));
   }
-  return errors;
+  return keys;
 }
 
 Result<std::string> ParseResultEtag(std::string_view document) {

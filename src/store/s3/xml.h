@@ -4,8 +4,8 @@
 #ifndef LEAT_STORE_S3_XML_H_
 #define LEAT_STORE_S3_XML_H_
 
-#include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -52,7 +52,7 @@ bool XmlCanHold(std::string_view key);
 /// What a DeleteObjects request asks for; of keys that XML can hold.
 std::string WriteDelete(std::span<const std::string_view> keys);
 /// The keys of a DeleteResult that were not removed.
-Result<std::map<std::string, S3Error>> ParseDeleteErrors(std::string_view document);
+Result<std::set<std::string>> ParseDeleteErrors(std::string_view document);
 /// The etag in a CompleteMultipartUploadResult or a CopyObjectResult.
 Result<std::string> ParseResultEtag(std::string_view document);
 
