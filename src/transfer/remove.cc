@@ -58,7 +58,7 @@ void RemoveItems(const Place& place, std::span<const Item* const> items, std::si
   std::mutex mutex;
   std::size_t next = 0;  // guarded by mutex
   // Small ones go side by side rather than in one request.
-  const std::size_t share = items.size() / kMostAtOnce + 1;
+  const std::size_t share = items.size() / kAtOnce + 1;
   const auto take = [&] {
     const std::size_t most =
         std::min({place.local() ? 1 : place.store->max_removals(), kMostInOne, share});
