@@ -463,6 +463,38 @@ def sync_many(b):
                                "rclone", lab.rclone, ["sync", files, ":s3:bench-sync-many"], 0.5).as_dict()}
 
 
+@case("rm")
+def rm(b):
+    """leat rm beside rclone delete of very many objects of a few bytes, and of fewer on Swift."""
+    lab, details = b.lab, {}
+
+    def race(title, files, bucket, theirs):
+        def run(remove, words):
+            def go():
+                lab.move(b.home(), ["cp", files, bucket])
+                return remove(words)
+            return go
+        r = Rounds(b, [("leat", run(lambda words: lab.move(b.home(), words), ["rm", "-r", bucket])),
+                       ("rclone", run(lab.rclone, ["delete", theirs]))])
+        for what, value in (("wall", wall), ("CPU", cpu)):
+            b.row(f"{title}, {what}", r.median("leat", value), "rclone", r.median("rclone", value), "<= 1", at_most=1.0)
+        details[title] = r.as_dict()
+
+    def make(count):
+        files = lab.work / f"rm-{count}"
+        if not files.exists():
+            files.mkdir(parents=True)
+            for i in range(count):
+                (files / f"{i:06}").write_text(f"{i}\n")
+        return files
+
+    many, few = b.keys // 20, b.keys // 100
+    race(f"remove {many:,}", make(many), "s3://bench-rm", ":s3:bench-rm")
+    with lab.swift():
+        race(f"swift: remove {few:,}", make(few), "swift:bench-rm", "swift:bench-rm")
+    return details
+
+
 @case("cp-swift")
 def cp_swift(b):
     """The same on Swift behind Keystone."""
