@@ -441,6 +441,23 @@ TEST_F(CopyTest, WhatIsTooLargeForOneCopyByTheServerIsCopiedInParts) {
   EXPECT_EQ(Run(options).errors, 1u);
   EXPECT_EQ(Object("c/large"), "(none)");
   EXPECT_EQ(os::ListDir(root_ + "/state")->size(), 0u);
+  // Replaced and put back while it was interrupted: what was copied of the other one is not used.
+  const auto put = [&](std::uint32_t seed) {
+    ASSERT_TRUE(store_->Put("a/large", AsBytes(Noise(20'000'000, seed)), {}, {}));
+  };
+  const auto version = store_->Stat("a/large", "", {})->version;
+  server->before_part = [&](std::size_t number) -> Status {
+    if (number == 1) put(8);
+    return number == 3 ? Fail(Errc::kUnavailable, "not now") : Status();
+  };
+  options.to = Prefix("e/");
+  options.to.store = server;
+  EXPECT_EQ(Run(options).errors, 1u);
+  put(7);
+  ASSERT_EQ(store_->Stat("a/large", "", {})->version.etag, version.etag);
+  server->before_part = nullptr;
+  EXPECT_EQ(Run(options).errors, 0u);
+  EXPECT_TRUE(Object("e/large") == Noise(20'000'000, 7));
   // A server that takes the whole for each part: the bytes come here.
   server->before_part = nullptr;
   server->knows_ranges = false;

@@ -406,7 +406,7 @@ Result<Moved> Mover::DownloadRanges(const Place& from, const Item& item, const s
       parts.clear();
     }
     const bool told = !parts.empty() && !parts[0].md5.empty();
-    // Hashed once more only where there is no digest of the whole, or it is not the store's own.
+    // Where a digest of the whole is known, the file is not read again for parts that are a guess.
     if (!same && (told || !expected)) {
       LEAT_ASSIGN_OR_RETURN(
           same, HasParts(

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <mutex>
 #include <vector>
 
@@ -29,6 +30,33 @@ constexpr std::uint64_t kLargestWhole = 32 * kMiB;
 constexpr std::uint64_t kServersPart = 128 * kMiB;
 /// Parts of another store are taken over up to this size.
 constexpr std::uint64_t kLargestSourcePart = 32 * kMiB;
+
+/// Lets threads that have the pieces of one object pass in the pieces' order.
+class Turns {
+ public:
+  /// Waits until all before `i` are through; false when Stop was called.
+  bool Await(std::size_t i) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return stopped_ || next_ == i; });
+    return !stopped_;
+  }
+  void Done() {
+    const std::lock_guard lock(mutex_);
+    ++next_;
+    changed_.notify_all();
+  }
+  void Stop() {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::size_t next_ = 0;  // guarded by mutex_, as what follows
+  bool stopped_ = false;
+};
 
 /// Servers need not heed the condition of a copied part, nor its range.
 Status CheckCopied(const Place& from, const Item& item, const store::ObjectInfo& was,
@@ -422,17 +450,17 @@ Result<Moved> Mover::UploadParts(const Place& from, const Item& item, const Plac
       whole->Update(bytes);
       to_hash.Done();
     }
-    if (!md5s.empty()) md5s[i] = digest::Md5(bytes);
     const store::Part* const found = part_there(i, length);
-    if (found != nullptr && digest::CanHash(digest::Kind::kMd5)) {
-      digest::Hasher md5(digest::Kind::kMd5);
-      md5.Update(bytes);
-      if (ToHex(AsBytes(md5.Finish())) == found->etag) {
-        parts[i] = *found;
-        resumed += length;
-        progress_.bytes += length;
-        return {};
-      }
+    std::string md5;
+    if ((!md5s.empty() || found != nullptr) && digest::CanHash(digest::Kind::kMd5))
+      md5 = digest::Md5(bytes);
+    const bool is_there = found != nullptr && !md5.empty() && ToHex(AsBytes(md5)) == found->etag;
+    if (!md5s.empty()) md5s[i] = std::move(md5);
+    if (is_there) {
+      parts[i] = *found;
+      resumed += length;
+      progress_.bytes += length;
+      return {};
     }
     if (!bandwidth_.Take(length, ctx)) return Fail(Errc::kCancelled, "cancelled");
     LEAT_ASSIGN_OR_RETURN(parts[i], store.PutPart(key, upload, i + 1, bytes, ctx));

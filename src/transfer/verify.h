@@ -2,11 +2,9 @@
 #ifndef LEAT_TRANSFER_VERIFY_H_
 #define LEAT_TRANSFER_VERIFY_H_
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -54,33 +52,6 @@ Result<std::optional<bool>> HasParts(const HashSome& hash,
                                      const std::vector<store::PartDigest>& parts,
                                      const Place& place, const Item& item, std::size_t threads,
                                      const CallContext& ctx);
-
-/// Lets threads that have the pieces of one object pass in the pieces' order.
-class Turns {
- public:
-  /// Waits until all before `i` are through; false when Stop was called.
-  bool Await(std::size_t i) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return stopped_ || next_ == i; });
-    return !stopped_;
-  }
-  void Done() {
-    const std::lock_guard lock(mutex_);
-    ++next_;
-    changed_.notify_all();
-  }
-  void Stop() {
-    const std::lock_guard lock(mutex_);
-    stopped_ = true;
-    changed_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::size_t next_ = 0;  // guarded by mutex_, as what follows
-  bool stopped_ = false;
-};
 
 }  // namespace leat::transfer
 

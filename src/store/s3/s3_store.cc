@@ -15,6 +15,7 @@
 #include "digest/md5_lanes.h"
 #include "net/url.h"
 #include "store/http_answer.h"
+#include "store/remove_together.h"
 #include "store/s3/client.h"
 #include "store/s3/xml.h"
 
@@ -265,35 +266,10 @@ class S3Store final : public ObjectStore {
 
   std::vector<Status> RemoveMany(std::span<const Removal> removals,
                                  const CallContext& ctx) override {
-    std::vector<Status> out(removals.size());
-    std::vector<std::size_t> together;
-    for (std::size_t i = 0; i < removals.size(); ++i) {
-      const std::string_view key = removals[i].key;
-      if (max_removals() >= removals.size() && removals.size() > 1 && CheckKey(key) &&
-          XmlCanHold(key)) {
-        together.push_back(i);
-      } else {
-        out[i] = Remove(key, ctx);
-      }
-    }
-    if (together.empty()) return out;
-    std::vector<std::string_view> keys;
-    for (const std::size_t i : together) keys.push_back(removals[i].key);
-    const Result<std::set<std::string>> errors = DeleteObjects(keys, ctx);
-    if (!errors && errors.error().code() == Errc::kUnsupported)
-      return ObjectStore::RemoveMany(removals, ctx);
-    if (!errors) {
-      for (const std::size_t i : together) out[i] = std::unexpected(errors.error());
-      return out;
-    }
-    std::size_t named = 0;
-    for (const std::size_t i : together) named += errors->contains(removals[i].key) ? 1 : 0;
-    for (const std::size_t i : together) {
-      // By itself it is told why, or done; so are all where a refusal names none of them.
-      if (named != errors->size() || errors->contains(removals[i].key))
-        out[i] = Remove(removals[i].key, ctx);
-    }
-    return out;
+    return RemoveTogether(
+        *this, removals,
+        [&](const Removal& removal) { return CheckKey(removal.key) && XmlCanHold(removal.key); },
+        [&](std::span<const std::string_view> keys) { return DeleteObjects(keys, ctx); }, ctx);
   }
 
   // https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -520,8 +496,8 @@ class S3Store final : public ObjectStore {
     if (!with_checksum) return send_signed(plain);
     const std::string checksum = ChecksumOf(spec.body);
     spec.headers.Add(kChecksumHeader, checksum);
-    // (what must not be there already cannot be sent twice)
     const Checksums known = checksums_;
+    // (what must not be there already cannot be sent twice)
     const bool unsigned_payload = known == Checksums::kConfirmed && client_.encrypted() &&
                                   !refuses_unsigned_ && !spec.headers.Get("If-None-Match");
     const Spec checked = spec;

@@ -47,8 +47,6 @@ class Client {
   Status CheckIsSwift(const net::HttpResponse& response, std::string_view key) const;
   /// Why the store did not do it.
   std::unexpected<Error> Explain(std::string_view key, const net::HttpResponse& response);
-  /// The token is too old, as an answer says that came with success.
-  void TokenIsTooOld() { credentials_.Invalidate(); }
 
  private:
   std::string UrlOf(std::string_view key) const;

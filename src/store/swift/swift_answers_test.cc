@@ -45,21 +45,27 @@ class SwiftAnswersTest : public ::testing::Test {
   std::string asked_;
 };
 
-TEST_F(SwiftAnswersTest, EachOfSeveralThatAreRemovedHasItsOwnOutcome) {
-  Answer({.body = R"( {"Number Deleted": 0, "Number Not Found": 1, "Response Status":
-      "400 Bad Request", "Errors": [["/c/%C3%BC", "403 Forbidden"]]})"});
+TEST_F(SwiftAnswersTest, WhatIsRefusedOfSeveralIsAskedForByItself) {
+  const CannedAnswer refusal{.body = R"( {"Number Deleted": 0, "Number Not Found": 1,
+      "Response Status": "400 Bad Request", "Errors": [["/c/%C3%BC", "403 Forbidden"]]})"};
+  const std::string bulk = "POST http://swift.test/v1/AUTH_a?bulk-delete /c/a%20b\n/c/%C3%BC\n|";
+  Answer(refusal);
   auto done = RemoveBoth();
-  EXPECT_TRUE(done[0]);
-  ASSERT_FALSE(done[1]);
-  EXPECT_EQ(done[1].error().code(), Errc::kDenied);
-  EXPECT_EQ(done[1].error().message(), "swift://c/ü: the store did not remove it (403 Forbidden)");
-  EXPECT_EQ(asked_, "POST http://swift.test/v1/AUTH_a?bulk-delete /c/a%20b\n/c/%C3%BC\n|");
-  Answer({.body = R"({"Number Deleted": 1, "Number Not Found": 0, "Response Status":
-      "502 Bad Gateway", "Errors": [["/c/%C3%BC", "503 Service Unavailable"]]})"});
+  EXPECT_TRUE(done[0] && done[1]);
+  EXPECT_EQ(asked_, bulk +
+                        "HEAD http://swift.test/v1/AUTH_a/c/%C3%BC |"
+                        "DELETE http://swift.test/v1/AUTH_a/c/%C3%BC |");
+  EXPECT_EQ(store_->max_removals(), 1000u);
+  // Still refused.
+  Answer(refusal);
+  http_.Otherwise([&](const net::HttpRequest& request) {
+    return request.method == "POST" ? refusal : CannedAnswer{.status = 403};
+  });
   done = RemoveBoth();
   EXPECT_TRUE(done[0]);
   ASSERT_FALSE(done[1]);
-  EXPECT_EQ(done[1].error().code(), Errc::kUnavailable);
+  EXPECT_EQ(done[1].error().code(), Errc::kDenied);
+  EXPECT_TRUE(done[1].error().message().starts_with("swift://c/ü: "));
 }
 
 TEST_F(SwiftAnswersTest, WhereManyCannotBeRemovedAtOnceEachIsByItself) {

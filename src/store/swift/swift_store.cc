@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <map>
+#include <set>
 #include <utility>
 
 #include "base/bytes.h"
@@ -13,6 +13,7 @@
 #include "digest/md5_lanes.h"
 #include "net/url.h"
 #include "store/http_answer.h"
+#include "store/remove_together.h"
 #include "store/swift/client.h"
 #include "store/swift/json.h"
 
@@ -234,29 +235,14 @@ class SwiftStore final : public ObjectStore {
 
   std::vector<Status> RemoveMany(std::span<const Removal> removals,
                                  const CallContext& ctx) override {
-    std::vector<Status> out(removals.size());
-    std::vector<std::size_t> together;
-    for (std::size_t i = 0; i < removals.size(); ++i) {
-      // (a name of slashes alone would be the container's)
-      if (removals.size() > 1 && removals.size() <= max_removals() && !removals[i].in_parts &&
-          CheckKey(removals[i].key) && removals[i].key.find_first_not_of('/') != std::string::npos)
-        together.push_back(i);
-    }
-    Result<std::map<std::string, std::string>> errors = Fail(Errc::kUnsupported, "not asked");
-    if (!together.empty()) errors = DeleteObjects(removals, together, ctx);
-    for (std::size_t i = 0, next = 0; i < removals.size(); ++i) {
-      const std::string& key = removals[i].key;
-      const bool asked = next < together.size() && together[next] == i;
-      if (asked) ++next;
-      if (!asked || (!errors && errors.error().code() == Errc::kUnsupported)) {
-        out[i] = Remove(key, ctx);
-      } else if (!errors) {
-        out[i] = std::unexpected(errors.error());
-      } else if (const auto error = errors->find(key); error != errors->end()) {
-        out[i] = Refusal(key, error->second);
-      }
-    }
-    return out;
+    return RemoveTogether(
+        *this, removals,
+        [&](const Removal& removal) {
+          // (a name of slashes alone would be the container's)
+          return !removal.in_parts && CheckKey(removal.key) &&
+                 removal.key.find_first_not_of('/') != std::string::npos;
+        },
+        [&](std::span<const std::string_view> keys) { return DeleteObjects(keys, ctx); }, ctx);
   }
 
   // https://docs.openstack.org/swift/latest/overview_large_objects.html
@@ -514,13 +500,12 @@ class SwiftStore final : public ObjectStore {
     return parts;
   }
 
-  /// By key why it was not removed. kUnsupported where the server does not know the request, or
-  /// does not account for each object.
-  Result<std::map<std::string, std::string>> DeleteObjects(std::span<const Removal> removals,
-                                                           std::span<const std::size_t> which,
-                                                           const CallContext& ctx) {
+  /// What was not removed. kUnsupported where the server does not know the request, or does not
+  /// account for each object.
+  Result<std::set<std::string>> DeleteObjects(std::span<const std::string_view> keys,
+                                              const CallContext& ctx) {
     std::string names;
-    for (const std::size_t i : which) names += "/" + PathOf(removals[i].key) + "\n";
+    for (const std::string_view key : keys) names += "/" + PathOf(key) + "\n";
     Spec spec{.method = "POST", .query = "bulk-delete", .body = AsBytes(names)};
     spec.headers.Add("Content-Type", "text/plain");
     spec.headers.Add("Accept", "application/json");
@@ -535,27 +520,13 @@ class SwiftStore final : public ObjectStore {
     }
     if (!done->refused.empty())
       return Fail(Errc::kUnavailable, name_ + ": objects were not removed: " + done->refused);
-    std::map<std::string, std::string> errors;
+    std::set<std::string> refused;
     const std::string container = "/" + options_.container + "/";
-    for (const auto& [name, why] : done->errors) {
-      if (name.starts_with(container)) errors[name.substr(container.size())] = why;
-    }
-    std::size_t named = 0;
-    for (const std::size_t i : which) named += errors.contains(removals[i].key) ? 1 : 0;
-    if (done->gone + named < which.size())
+    for (const auto& [name, why] : done->errors)
+      refused.insert(name.starts_with(container) ? name.substr(container.size()) : name);
+    if (done->gone + refused.size() < keys.size())
       return Fail(Errc::kUnsupported, name_ + ": the server does not tell of each object");
-    return errors;
-  }
-
-  /// Of one of several objects.
-  Status Refusal(std::string_view key, const std::string& why) {
-    if (why.starts_with("401")) client_.TokenIsTooOld();
-    const bool denied = why.starts_with("403");
-    const bool later = why.starts_with("401") || why.starts_with("409") || why.starts_with("5");
-    return Fail(denied  ? Errc::kDenied
-                : later ? Errc::kUnavailable
-                        : Errc::kInvalid,
-                fmt::format("{}: the store did not remove it ({})", UrlOf(key), Printable(why)));
+    return refused;
   }
 
   Status MakeContainer(const std::string& container, const CallContext& ctx) {
