@@ -62,8 +62,9 @@ struct ObjectInfo {
 /// What a store can do, as positive facts.
 struct Capabilities {
   bool list = false;
-  bool ranges = false;    ///< offset and length of a read are honoured
-  bool versions = false;  ///< version_id can be read
+  bool ranges = false;         ///< offset and length of a read are honoured
+  bool versions = false;       ///< version_id can be read
+  bool list_versions = false;  ///< ListOptions::with_versions
   bool conditional_read =
       false;  ///< if_version is checked by the server, not by us on the answer's headers
   bool put = false;
@@ -98,6 +99,8 @@ using Sink = std::function<Status(std::span<const std::byte>)>;
 struct ListOptions {
   std::string start_after = {};  ///< only keys greater than this one (bytes), "" for all
   std::size_t max_keys = 0;      ///< a page's size at most; 0: the store's own
+  /// Each object with the version_id of what it is now; where Capabilities::list_versions.
+  bool with_versions = false;
 };
 struct ListPage {
   std::vector<ObjectInfo> objects;  ///< in byte order of their keys

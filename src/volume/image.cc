@@ -1,0 +1,3 @@
+#include "volume/image.h"
+
+namespace leat::volume {}
