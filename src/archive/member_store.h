@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/context.h"
 #include "base/error.h"
@@ -14,6 +15,9 @@
 #include "store/object_store.h"
 
 namespace leat::archive {
+
+/// Stands in the Identity() of every such store, and of no other.
+inline constexpr std::string_view kMembersOf = " members of ";
 
 /// An ObjectStore around the store that holds the archive. A member's version is an etag that says
 /// where in the archive its bytes are (docs/formats/members.md), so that whoever has a snapshot of

@@ -35,6 +35,8 @@ class Reader {
         LEAT_RETURN_IF_ERROR(Size(node, "memory", config.memory));
       } else if (key == "cache") {
         LEAT_RETURN_IF_ERROR(Cache(node));
+      } else if (key == "storage") {
+        LEAT_RETURN_IF_ERROR(Storage(node));
       } else if (key == "retry") {
         LEAT_RETURN_IF_ERROR(Retry(node));
       } else {
@@ -55,7 +57,7 @@ class Reader {
   std::unexpected<Error> Unknown(const toml::key& key, std::string_view full_name) const {
     return Bad(key.source().begin,
                fmt::format("there is no setting \"{}\" (there are memory, cache.size, cache.dir, "
-                           "retry.total)",
+                           "storage.path, retry.total)",
                            Printable(full_name)));
   }
 
@@ -66,17 +68,33 @@ class Reader {
       if (key == "size") {
         LEAT_RETURN_IF_ERROR(Size(value, "cache.size", config.cache_size));
       } else if (key == "dir") {
-        const auto text = value.value_exact<std::string>();
-        const std::string dir = text ? ExpandHome(env_, *text) : std::string();
-        if (!dir.starts_with('/')) {
-          return Bad(Begin(value),
-                     "cache.dir must be an absolute path in quotes (\"~/\" is your home)");
-        }
-        config.cache_dir = dir;
+        LEAT_RETURN_IF_ERROR(Folder(value, "cache.dir", config.cache_dir));
       } else {
         return Unknown(key, fmt::format("cache.{}", key.str()));
       }
     }
+    return {};
+  }
+
+  Status Storage(const toml::node& node) {
+    const toml::table* const table = node.as_table();
+    if (table == nullptr) return Bad(Begin(node), "storage must be a table: [storage]");
+    for (const auto& [key, value] : *table) {
+      if (key != "path") return Unknown(key, fmt::format("storage.{}", key.str()));
+      LEAT_RETURN_IF_ERROR(Folder(value, "storage.path", config.storage_path));
+    }
+    return {};
+  }
+
+  Status Folder(const toml::node& node, std::string_view name,
+                std::optional<std::string>& out) const {
+    const auto text = node.value_exact<std::string>();
+    const std::string dir = text ? ExpandHome(env_, *text) : std::string();
+    if (!dir.starts_with('/')) {
+      return Bad(Begin(node),
+                 fmt::format("{} must be an absolute path in quotes (\"~/\" is your home)", name));
+    }
+    out = dir;
     return {};
   }
 

@@ -20,11 +20,14 @@ namespace leat::config {
 ///     [cache]
 ///     size = "100Gi"        # of the disk
 ///     dir = "~/leat-cache"  # absolute, or in the home
+///     [storage]
+///     path = "/nfs/team/leat"  # of shared datasets; absolute, or in the home
 ///     [retry]
 ///     total = 300           # seconds that one read may spend on retries
 struct LeatConfig {
   std::optional<std::uint64_t> cache_size;  ///< bytes
   std::optional<std::string> cache_dir;     ///< absolute
+  std::optional<std::string> storage_path;  ///< absolute
   std::optional<std::uint64_t> memory;      ///< bytes
   std::optional<std::chrono::seconds> retry_total;
 

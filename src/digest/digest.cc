@@ -1,5 +1,7 @@
 #include "digest/digest.h"
 
+#include "base/bytes.h"
+
 #include <isa-l/crc.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -169,6 +171,35 @@ std::string_view KindName(Kind kind) {
       return "CRC32C";
   }
   return "digest";
+}
+
+namespace {
+constexpr std::array kTextNames = {
+    std::pair(Kind::kMd5, std::string_view("md5:")),
+    std::pair(Kind::kSha1, std::string_view("sha1:")),
+    std::pair(Kind::kSha256, std::string_view("sha256:")),
+    std::pair(Kind::kCrc32c, std::string_view("crc32c:")),
+};
+constexpr std::size_t SizeOf(Kind kind) {
+  return kind == Kind::kMd5 ? 16 : kind == Kind::kSha1 ? 20 : kind == Kind::kSha256 ? 32 : 4;
+}
+}  // namespace
+
+std::string ToText(const Expected& expected) {
+  for (const auto& [kind, name] : kTextNames) {
+    if (kind == expected.kind) return std::string(name) + ToHex(AsBytes(expected.value));
+  }
+  return "";
+}
+
+std::optional<Expected> FromText(std::string_view text) {
+  for (const auto& [kind, name] : kTextNames) {
+    if (!text.starts_with(name)) continue;
+    auto value = FromHex(text.substr(name.size()));
+    if (!value || value->size() != SizeOf(kind)) return std::nullopt;
+    return Expected{kind, std::move(*value)};
+  }
+  return std::nullopt;
 }
 
 }  // namespace leat::digest

@@ -57,6 +57,9 @@ struct Expected {
   bool operator==(const Expected&) const = default;
 };
 std::string_view KindName(Kind kind);  ///< "MD5", "SHA-256", ...
+/// "md5:<hex>", "sha1:", "sha256:", "crc32c:": as files of ours name digests.
+std::string ToText(const Expected& expected);
+std::optional<Expected> FromText(std::string_view text);
 
 }  // namespace leat::digest
 

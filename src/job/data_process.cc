@@ -24,6 +24,9 @@
 #include "base/log.h"
 #include "base/memory_budget.h"
 #include "base/thread_pool.h"
+#include "dataset/fill.h"
+#include "job/dataset.h"
+#include "job/lock.h"
 #include "job/remote.h"
 #include "transfer/tree.h"
 
@@ -40,6 +43,10 @@ struct Served {
   std::shared_ptr<vfs::FileSystem> fs;
   std::atomic<int> device{-1};  // of the mount, once it is served
   std::unique_ptr<fuse::Server> server;
+  bool expand = false;  // the source is an archive, and its contents are meant
+  bool taken_is_folder = false;
+  std::optional<digest::Expected> expected;      // of a single object
+  std::optional<snapshot::LockedSource> locked;  // for the lock file
 };
 
 void BecomeDataProcess(pid_t supervisor) {
@@ -90,7 +97,7 @@ class DataProcess {
         attachments_, [](const Attachment& a) { return static_cast<bool>(a.kept); });
     ParallelFor(attachments_.size(), 8, [&](std::size_t i) {
       Attachment& attachment = attachments_[i];
-      if (attachment.spec.source.kind == Source::Kind::kLocal) return true;
+      if (attachment.spec.is_bind()) return true;
       const Status attached = resuming ? Resume(i) : Attach(i);
       const std::lock_guard lock(mutex);
       if (!attached) {
@@ -106,6 +113,9 @@ class DataProcess {
       return true;
     });
     Progress("");
+    if (!failure && !resuming && !options_.lock_file.empty()) {
+      if (const Status locked = WriteLockFile(); !locked) failure = locked.error();
+    }
     if (failure) {
       (void)channel.Send(MessageKind::kFailed, 0, failure->message());
       return;
@@ -252,7 +262,7 @@ class DataProcess {
     LEAT_ASSIGN_OR_RETURN(served.remote,
                           Remote::Open(attachment.spec, tools_, &attachment.board->requests));
     // A tree needs nobody; the supervisor holds its lease.
-    if (attachment.spec.mode == Mode::kCopy) return {};
+    if (attachment.spec.mode == Mode::kCopy || attachment.spec.placed()) return {};
     LEAT_ASSIGN_OR_RETURN(SnapshotFile taken,
                           served.remote->ReopenSnapshot(std::move(attachment.kept)));
     LEAT_RETURN_IF_ERROR(Open(i, std::move(taken)));
@@ -283,12 +293,27 @@ class DataProcess {
     }
     LEAT_ASSIGN_OR_RETURN(served.remote, Remote::Open(spec, tools_, &board.requests));
     const CallContext attach = {stop_.get_token()};
-    LEAT_ASSIGN_OR_RETURN(
-        SnapshotFile taken, served.remote->TakeSnapshot(attach, [&](std::uint64_t objects) {
-          Progress(fmt::format("listing {}: {} objects", url, FormatCount(objects)));
-        }));
+    if (!options_.lock_file.empty()) served.remote->WantVersions();
+    LEAT_ASSIGN_OR_RETURN(const bool found, FindPlaced(i));
+    if (found) return {};
+    const auto listing = [&](std::uint64_t objects) {
+      Progress(fmt::format("listing {}: {} objects", url, FormatCount(objects)));
+    };
+    LEAT_ASSIGN_OR_RETURN(SnapshotFile taken, served.remote->TakeSnapshot(attach, listing));
     for (const std::string& note : taken.notes) Note(note);
     LEAT_RETURN_IF_ERROR(CheckLeftOut(url, taken.left_out));
+    if (!options_.lock_file.empty()) {
+      LEAT_ASSIGN_OR_RETURN(served.locked, LockOf(spec, *served.remote, taken, options_.lock_file));
+    }
+    LEAT_ASSIGN_OR_RETURN(served.expand, served.remote->Expands(taken));
+    if (served.expand && !spec.placed() && spec.mode == Mode::kStream) {
+      LEAT_ASSIGN_OR_RETURN(taken,
+                            served.remote->TakeMembers(taken, attach, [&](std::uint64_t bytes) {
+                              Progress(fmt::format("indexing {}: {}", url, FormatBytes(bytes)));
+                            }));
+    }
+    served.taken_is_folder = taken.is_folder;
+    served.expected = taken.expected;
     LEAT_RETURN_IF_ERROR(Open(i, std::move(taken)));
     const std::string why = options_.home.cache_dir.empty()
                                 ? "neither HOME nor LEAT_CACHE_DIR is set"
@@ -298,6 +323,7 @@ class DataProcess {
     }
     const auto& content = served.content;
     const snapshot::Snapshot& index = *content->index;
+    if (spec.placed()) return AttachPlaced(i, attach);
     if (spec.mode == Mode::kCopy) return AttachCopy(i, content, attach);
     served_[i].fs = MakeFileSystem(i);
 
@@ -329,7 +355,7 @@ class DataProcess {
       const auto data = quiet.TryRead(node, 0, 1);
       if (!data) {
         if (const auto read = quiet.Read(node, 0, 1, attach); !read)
-          return std::unexpected(read.error());
+          return Explained(served, read.error(), attach);
       }
     }
     return {};
@@ -343,6 +369,7 @@ class DataProcess {
     options.cache = served_[i].cache.get();
     options.fallback_dir = options_.home.dir.empty() ? "" : options_.home.dir + "/trees";
     options.source = attachment.spec.source.ForMessages();
+    if (served_[i].expand) dataset::ExpandInto(options, budget_);
     if (options_.plan_only) {
       if (transfer::IsPublished(options)) {
         attachment.board->cached_bytes = content->index->total_bytes();
@@ -352,12 +379,96 @@ class DataProcess {
       attachment.result.how = AttachResult::How::kBind;
       return {};
     }
-    LEAT_ASSIGN_OR_RETURN(transfer::Tree tree, transfer::PublishTree(options, ctx));
+    auto published = transfer::PublishTree(options, ctx);
+    if (!published) return Explained(served_[i], std::move(published).error(), ctx);
+    transfer::Tree tree = std::move(*published);
     attachment.board->cached_bytes = tree.reused ? content->index->total_bytes() : 0;
     attachment.result.how = AttachResult::How::kBind;
     attachment.result.path = tree.path;
     attachment.kept = std::move(tree.lease);
     return {};
+  }
+
+  /// A dataset that is pinned or locked, and complete in the shared storage, needs no request.
+  Result<bool> FindPlaced(std::size_t i) {
+    Attachment& attachment = attachments_[i];
+    const MountSpec& spec = attachment.spec;
+    // (What is locked has its name by its contents: they are known without a request, too.)
+    if (spec.volume != Volume::kShared || !spec.pinned() || spec.locked != nullptr ||
+        !options_.lock_file.empty() || spec.etag.starts_with("mf:")) {
+      return false;
+    }
+    dataset::Storage storage(options_.home.storage_dir);
+    LEAT_ASSIGN_OR_RETURN(auto there, storage.Find(RequestFor(spec, *served_[i].remote, nullptr)));
+    if (!there) return false;
+    if (there->record.expanded == (spec.expand == Expand::kNever)) return false;
+    Use(attachment, std::move(*there));
+    return true;
+  }
+
+  static void Use(Attachment& attachment, dataset::Placed placed) {
+    Board& board = *attachment.board;
+    board.files = placed.record.shape.files;
+    board.bytes = placed.record.shape.bytes;
+    board.cached_bytes = placed.reused ? placed.record.shape.bytes : 0;
+    attachment.result.how = AttachResult::How::kBind;
+    attachment.result.path = placed.path;
+    attachment.kept = std::move(placed.used);
+  }
+
+  Status AttachPlaced(std::size_t i, const CallContext& ctx) {
+    Attachment& attachment = attachments_[i];
+    Served& served = served_[i];
+    const MountSpec& spec = attachment.spec;
+    Resolved resolved;
+    resolved.content = served.content;
+    resolved.taken.index = served.content->index;
+    resolved.taken.is_folder = served.taken_is_folder;
+    resolved.taken.expected = served.expected;
+    resolved.expand = served.expand;
+    const FillTools tools = {served.cache.get(), &budget_};
+    dataset::Storage storage(options_.home.storage_dir);
+    if (options_.plan_only) {
+      attachment.result.how = AttachResult::How::kBind;
+      if (spec.volume == Volume::kDynamic && !spec.advisory_size)
+        attachment.result.how = AttachResult::How::kMount;
+      if (spec.volume == Volume::kShared) {
+        LEAT_ASSIGN_OR_RETURN(const auto there,
+                              storage.Find(RequestFor(spec, *served.remote, &resolved)));
+        if (there) {
+          attachment.board->cached_bytes = served.content->index->total_bytes();
+          return {};
+        }
+      }
+      Estimate(*served.content, served, *attachment.board);
+      return {};
+    }
+    attachment.kept.Reset();
+    if (spec.volume == Volume::kShared) {
+      auto placed = PlaceShared(spec, *served.remote, resolved, storage, tools, ctx);
+      if (!placed) return Explained(served, std::move(placed).error(), ctx);
+      Use(attachment, std::move(*placed));
+      return {};
+    }
+    auto volume = PlaceDynamic(spec, resolved, options_.home.volumes_dir(), tools, ctx);
+    if (!volume) return Explained(served, std::move(volume).error(), ctx);
+    attachment.kept = std::move(volume->kept);
+    attachment.result.path = volume->path;
+    attachment.result.how =
+        volume->path.empty() ? AttachResult::How::kMount : AttachResult::How::kBind;
+    return {};
+  }
+
+  static Status Explained(Served& served, Error error, const CallContext& ctx) {
+    return std::unexpected(served.remote->ExplainLock(std::move(error), ctx));
+  }
+
+  Status WriteLockFile() {
+    snapshot::LockFile lock;
+    for (std::size_t i = 0; i < attachments_.size(); ++i) {
+      if (served_[i].locked) lock.sources.push_back(*served_[i].locked);
+    }
+    return snapshot::WriteLock(options_.lock_file, lock);
   }
 
   void Estimate(const snapshot::Content& content, Served& served, Board& board) {

@@ -43,6 +43,7 @@ struct AttachResult {
     kFuseOpens,  ///< large files: complete ones are handed to the kernel
     kBind,       ///< a folder of the host
     kBindFile,   ///< a file of the host, under its name in the target
+    kMount,      ///< a file system that is nowhere else: Attachment::kept is its detached mount
   } how = How::kFuse;
   std::string path;  ///< kBind: of the folder; kBindFile: of the file
   std::string name;  ///< kBindFile: its name in the target
@@ -57,7 +58,7 @@ struct Attachment {
   std::vector<std::string> nested;  ///< targets of other attachments inside this one, relative
   // Known once it has been attached:
   AttachResult result;
-  os::UniqueFd kept;             ///< the snapshot's file; of a copy, the lease that keeps its tree
+  os::UniqueFd kept;  ///< the snapshot's file; of a copy, what keeps its tree; of a mount, itself
   std::uint64_t generation = 0;  ///< how often the snapshot has been replaced
   os::UniqueFd device;
 };
@@ -66,6 +67,7 @@ struct DataOptions {
   Home home;
   bool strict = false;       ///< names that cannot be files are an error
   bool plan_only = false;    ///< --dry-run: no probe, no copy
+  std::string lock_file;     ///< gets what the sources were resolved to; empty: none
   bool passthrough = false;  ///< this user may hand files to the kernel
   bool fuse = true;          ///< false: stream is impossible here; why
   std::string no_fuse_reason;

@@ -59,6 +59,8 @@ Result<Home> FindHome(const config::Environment& env, std::uint64_t cache_size,
   } else if (const std::string data = xdg("XDG_DATA_HOME", "/.local/share"); !data.empty()) {
     home.dir = data + "/leat";
   }
+  home.storage_dir = file.storage_path ? *file.storage_path : home.dir + "/storage";
+  if (const auto dir = env("LEAT_STORAGE")) home.storage_dir = *dir;
   if (const auto dir = env("LEAT_CACHE_DIR")) {
     home.cache_dir = *dir;
   } else if (file.cache_dir) {
@@ -86,9 +88,10 @@ Result<Home> FindHome(const config::Environment& env, std::uint64_t cache_size,
       }
     }
   }
-  for (const std::string* dir : {&home.dir, &home.cache_dir}) {
+  for (const std::string* dir : {&home.dir, &home.cache_dir, &home.storage_dir}) {
     if (!dir->empty() && !dir->starts_with('/'))
-      return Fail(Errc::kInvalid, *dir + " is not an absolute path (LEAT_HOME, LEAT_CACHE_DIR)");
+      return Fail(Errc::kInvalid,
+                  *dir + " is not an absolute path (LEAT_HOME, LEAT_CACHE_DIR, LEAT_STORAGE)");
   }
   LEAT_ASSIGN_OR_RETURN(const std::uint64_t env_cache, size_of("LEAT_CACHE_SIZE"));
   LEAT_ASSIGN_OR_RETURN(const std::uint64_t env_memory, size_of("LEAT_MEMORY"));

@@ -12,8 +12,9 @@
 namespace leat::job {
 
 struct Home {
-  std::string dir;         ///< LEAT_HOME, else $XDG_DATA_HOME/leat
-  std::string cache_dir;   ///< LEAT_CACHE_DIR, else $LEAT_HOME/cache, else $XDG_CACHE_HOME/leat
+  std::string dir;          ///< LEAT_HOME, else $XDG_DATA_HOME/leat
+  std::string cache_dir;    ///< LEAT_CACHE_DIR, else $LEAT_HOME/cache, else $XDG_CACHE_HOME/leat
+  std::string storage_dir;  ///< of shared datasets: storage.path of the file, else `dir`/storage
   std::string cache_note;  ///< why the cache is not where it would be by default; empty where it is
   std::uint64_t cache_bytes = 0;    ///< 0: the cache's own default
   std::uint64_t memory_bytes = 0;   ///< the budget
@@ -21,6 +22,7 @@ struct Home {
 
   std::string snapshots_dir() const { return dir + "/snapshots"; }
   std::string mounts_dir() const { return dir + "/mnt"; }
+  std::string volumes_dir() const { return dir + "/volumes"; }
 };
 
 /// From the options of the command line (0: not given), the environment and the configuration file,

@@ -146,6 +146,8 @@ class Builder {
       const AttachResult& result = attachments_[i].result;
       if (result.how == AttachResult::How::kBind || result.how == AttachResult::How::kBindFile) {
         LEAT_ASSIGN_OR_RETURN(trees_[i], os::CloneTree(result.path));
+      } else if (result.how == AttachResult::How::kMount) {
+        trees_[i].Reset(::fcntl(attachments_[i].kept.get(), F_DUPFD_CLOEXEC, 3));
       } else if (!mounted_dirs_[i].empty()) {
         LEAT_ASSIGN_OR_RETURN(trees_[i], os::CloneTree(mounted_dirs_[i]));
       } else {
@@ -160,6 +162,7 @@ class Builder {
         trees_[i] = std::move(mount.mount);
       }
       if (!attachments_[i].spec.writable) LEAT_RETURN_IF_ERROR(os::SetReadOnly(trees_[i]));
+      if (!attachments_[i].spec.follows_host) LEAT_RETURN_IF_ERROR(os::SetPrivate(trees_[i]));
     }
     return {};
   }
@@ -192,7 +195,7 @@ class Builder {
       // An attached folder may hold what the job must not see.
       for (const std::string& hidden : isolation_.hidden) {
         const std::string source = attachment.result.path == "/" ? "" : attachment.result.path;
-        if (attachment.spec.source.kind == Source::Kind::kLocal &&
+        if (attachment.spec.is_bind() && !attachment.spec.internal &&
             hidden.starts_with(source + "/")) {
           LEAT_RETURN_IF_ERROR(Hide(target + hidden.substr(source.size())));
         }

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "dataset/name.h"
 #include "job/rclone_remote.h"
 #include "net/url.h"
 
@@ -53,17 +54,16 @@ bool LooksLikeRemote(std::string_view text) {
 struct OptionName {
   std::string_view name;
   bool has_value;
-  bool here;  // false: reserved for what this version does not do
 };
 constexpr std::array kOptions = {
-    OptionName{"ro", false, true},      OptionName{"rw", false, true},
-    OptionName{"anon", false, true},    OptionName{"requester_pays", false, true},
-    OptionName{"mode", true, true},     OptionName{"etag", true, true},
-    OptionName{"version", true, true},  OptionName{"name", true, true},
-    OptionName{"profile", true, true},  OptionName{"region", true, true},
-    OptionName{"endpoint", true, true}, OptionName{"expand", true, false},
-    OptionName{"volume", true, false},  OptionName{"size", true, false},
-    OptionName{"remote", true, true},
+    OptionName{"ro", false},      OptionName{"rw", false},
+    OptionName{"anon", false},    OptionName{"requester_pays", false},
+    OptionName{"mode", true},     OptionName{"etag", true},
+    OptionName{"version", true},  OptionName{"name", true},
+    OptionName{"profile", true},  OptionName{"region", true},
+    OptionName{"endpoint", true}, OptionName{"expand", true},
+    OptionName{"volume", true},   OptionName{"size", true},
+    OptionName{"remote", true},   OptionName{"strict_pins", false},
 };
 
 const OptionName* KnownOption(std::string_view word) {
@@ -74,6 +74,35 @@ const OptionName* KnownOption(std::string_view word) {
       return &option;
   }
   return nullptr;
+}
+
+Result<Volume> ParseVolume(std::string_view value, std::string_view where) {
+  const std::string kind = Lower(value);
+  if (kind == "shared") return Volume::kShared;
+  if (kind == "dynamic") return Volume::kDynamic;
+  return Fail(Errc::kInvalid, fmt::format("{}: a volume is shared or dynamic, not \"{}\"", where,
+                                          Printable(value)));
+}
+
+Result<Expand> ParseExpand(std::string_view value, std::string_view where) {
+  if (value == "auto") return Expand::kAuto;
+  if (value == "always") return Expand::kAlways;
+  if (value == "never") return Expand::kNever;
+  return Fail(Errc::kInvalid, fmt::format("{}: expand is auto, always or never, not \"{}\"", where,
+                                          Printable(value)));
+}
+
+Status ParseVolumeSize(std::string_view value, std::string_view where, MountSpec& spec) {
+  if (value == "advisory") {
+    spec.advisory_size = true;
+    return {};
+  }
+  auto size = ParseSize(value);
+  if (!size) return Fail(std::move(size), fmt::format("{}: size", where));
+  if (*size == 0)
+    return Fail(Errc::kInvalid, fmt::format("{}: a volume of no size holds nothing", where));
+  spec.volume_size = *size;
+  return {};
 }
 
 Result<std::string> NormalTarget(std::string_view target) {
@@ -107,6 +136,16 @@ Result<std::string> NormalTarget(std::string_view target) {
 
 Status CheckTogether(const MountSpec& spec) {
   const bool local = spec.source.kind == Source::Kind::kLocal;
+  if (spec.writable && spec.placed()) {
+    return Fail(Errc::kInvalid, spec.source.ForMessages() + ": a dataset is read-only, always");
+  }
+  if (spec.placed() && !spec.name.empty()) LEAT_RETURN_IF_ERROR(dataset::CheckName(spec.name));
+  if (local && !spec.placed() && spec.expand != Expand::kNever) {
+    return Fail(Errc::kInvalid,
+                spec.source.ForMessages() +
+                    ": an archive of this machine is expanded with volume=shared or "
+                    "volume=dynamic");
+  }
   if (spec.writable && !local) {
     return Fail(Errc::kInvalid,
                 spec.source.ForMessages() +
@@ -121,7 +160,8 @@ Status CheckTogether(const MountSpec& spec) {
   const bool s3 = spec.source.kind == Source::Kind::kS3;
   const bool gcs = spec.source.kind == Source::Kind::kGcs;
   const bool bucket = spec.source.in_bucket();
-  LEAT_RETURN_IF_ERROR(only(!spec.etag.empty(), "etag", !local, "sources in stores and https://"));
+  LEAT_RETURN_IF_ERROR(
+      only(!spec.etag.empty(), "etag", !local || spec.placed(), "sources in stores and https://"));
   LEAT_RETURN_IF_ERROR(
       only(!spec.version.empty(), "version", bucket, "s3://, swift:// and gs:// sources"));
   LEAT_RETURN_IF_ERROR(only(!spec.profile.empty(), "profile", s3, "s3:// sources"));
@@ -261,9 +301,6 @@ Result<MountSpec> ParseSourceWithOptions(std::string_view text, const config::En
   for (const std::string_view word : words) {
     const OptionName& option = *KnownOption(word);
     const std::string where = spec.source.ForMessages();
-    if (!option.here)
-      return Fail(Errc::kInvalid, fmt::format("{}: the option {}= is not supported by this version",
-                                              where, option.name));
     const std::string_view value = option.has_value ? word.substr(option.name.size() + 1) : "";
     // ro and rw are two words for one option.
     if (!seen.insert(option.name == "rw" ? "ro" : option.name).second) {
@@ -290,6 +327,16 @@ Result<MountSpec> ParseSourceWithOptions(std::string_view text, const config::En
       }
       spec.name = value;
     }
+    if (option.name == "strict_pins") spec.strict_pins = true;
+    if (option.name == "volume") {
+      LEAT_ASSIGN_OR_RETURN(spec.volume, ParseVolume(value, where));
+    }
+    if (option.name == "expand") {
+      LEAT_ASSIGN_OR_RETURN(spec.expand, ParseExpand(value, where));
+    }
+    if (option.name == "size") {
+      LEAT_RETURN_IF_ERROR(ParseVolumeSize(value, where, spec));
+    }
     if (option.name == "mode") {
       if (value != "stream" && value != "copy") {
         return Fail(Errc::kInvalid,
@@ -298,12 +345,25 @@ Result<MountSpec> ParseSourceWithOptions(std::string_view text, const config::En
       spec.mode = value == "copy" ? Mode::kCopy : Mode::kStream;
     }
   }
+  if (spec.placed()) {
+    if (seen.contains("mode") && spec.mode == Mode::kStream) {
+      return Fail(
+          Errc::kInvalid,
+          fmt::format("{}: volume= downloads everything, and mode=stream does not; choose one",
+                      spec.source.ForMessages()));
+    }
+    if (!seen.contains("expand")) spec.expand = Expand::kAuto;
+  }
+  if (seen.contains("size") && spec.volume != Volume::kDynamic) {
+    return Fail(Errc::kInvalid,
+                fmt::format("{}: size= is for volume=dynamic", spec.source.ForMessages()));
+  }
   LEAT_RETURN_IF_ERROR(CheckTogether(spec));
   return spec;
 }
 
 Result<MountSpec> ParseMount(std::string_view text, const config::Environment& env) {
-  std::string_view target = kDefaultTarget;
+  std::string_view target;  // empty: the default
   std::string_view source = text;
   // "/a=b" has a target only if what follows an '=' begins like a source; else the whole is a path
   // that contains '='.
@@ -325,8 +385,96 @@ Result<MountSpec> ParseMount(std::string_view text, const config::Environment& e
   }
   LEAT_ASSIGN_OR_RETURN(MountSpec spec, ParseSourceWithOptions(source, env));
   LEAT_RETURN_IF_ERROR(CheckBucket(spec.source));
+  if (target.empty()) {
+    spec.target = spec.placed() ? DatasetTarget(spec) : kDefaultTarget;
+    return spec;
+  }
   LEAT_ASSIGN_OR_RETURN(spec.target, NormalTarget(target));
   return spec;
+}
+
+Result<MountSpec> FolderMount(const std::string& folder, std::string_view target, bool writable) {
+  MountSpec spec;
+  spec.source.text = spec.source.path = folder;
+  spec.writable = writable;
+  LEAT_ASSIGN_OR_RETURN(spec.target, NormalTarget(target));
+  return spec;
+}
+
+Result<MountSpec> DatasetMount(const dataset::Options& options, const config::Environment& env) {
+  MountSpec spec;
+  if (options.uri == "none" || options.uri.empty())
+    return Fail(Errc::kInvalid, "a dataset has no URI (--datasetUri, url)");
+  LEAT_ASSIGN_OR_RETURN(spec.source, ParseSource(options.uri));
+  LEAT_RETURN_IF_ERROR(ResolveRemote(spec.source, env));
+  LEAT_RETURN_IF_ERROR(CheckBucket(spec.source));
+  const std::string where = spec.source.ForMessages();
+  spec.volume = Volume::kShared;
+  spec.expand = Expand::kAuto;
+  spec.mode = Mode::kCopy;
+  spec.name = options.name;
+  spec.etag = options.etag;
+  spec.version = options.version_id;
+  spec.endpoint = options.endpoint;
+  spec.access_key_id = options.access_key_id;
+  spec.secret_access_key = options.secret_access_key;
+  if (!options.volume_kind.empty()) {
+    LEAT_ASSIGN_OR_RETURN(spec.volume, ParseVolume(options.volume_kind, where));
+  }
+  if (!options.volume_size.empty()) {
+    LEAT_RETURN_IF_ERROR(ParseVolumeSize(options.volume_size, where, spec));
+    if (spec.volume != Volume::kDynamic) {
+      return Fail(
+          Errc::kInvalid,
+          where +
+              ": a volume's size is for volumes of the kind dynamic; the shared storage has none");
+    }
+  }
+  if (spec.access_key_id.empty() != spec.secret_access_key.empty()) {
+    return Fail(
+        Errc::kInvalid,
+        fmt::format("{}: an access key's id and its secret go together, and there is only the {}",
+                    where, spec.access_key_id.empty() ? "secret" : "id"));
+  }
+  if (!spec.access_key_id.empty() && spec.source.kind != Source::Kind::kS3)
+    return Fail(Errc::kInvalid, where + ": access keys are for s3:// sources");
+  LEAT_RETURN_IF_ERROR(CheckTogether(spec));
+  if (spec.name.empty()) {
+    spec.name = DefaultDatasetName(spec.source);
+    if (const Status named = dataset::CheckName(spec.name); !named) {
+      return Fail(Errc::kInvalid, fmt::format("{}: {}; give it one (--datasetName, name)", where,
+                                              named.error().message()));
+    }
+  }
+  spec.target = DatasetTarget(spec);
+  return spec;
+}
+
+std::string DefaultDatasetName(const Source& source) {
+  if (source.kind == Source::Kind::kLocal) {
+    const auto path = std::filesystem::path(source.path).lexically_normal();
+    return dataset::DefaultName(path == "." ? std::filesystem::current_path().string()
+                                            : path.string());
+  }
+  if (source.kind == Source::Kind::kHttp)
+    return dataset::DefaultName(net::PercentDecode(source.key.substr(0, source.key.find('?'))));
+  return dataset::DefaultName(fmt::format("{}/{}", source.bucket, source.key));
+}
+
+std::string DatasetTarget(const MountSpec& spec) {
+  return fmt::format("{}/{}", kDefaultTarget,
+                     spec.name.empty() ? DefaultDatasetName(spec.source) : spec.name);
+}
+
+std::string NormalEtag(std::string_view etag) {
+  if (etag.starts_with("W/")) etag.remove_prefix(2);
+  if (etag.size() >= 2 && etag.front() == '"' && etag.back() == '"')
+    etag = etag.substr(1, etag.size() - 2);
+  std::string out(etag);
+  std::ranges::transform(out, out.begin(), [](char c) {
+    return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c;
+  });
+  return out;
 }
 
 std::string ResolvedTarget(const MountSpec& mount) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <limits.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -9,11 +10,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <mutex>
 #include <set>
 #include <utility>
 #include <vector>
 
+#include "archive/archive_name.h"
+#include "archive/member_store.h"
 #include "auth/google.h"
 #include "auth/keystone.h"
 #include "base/bytes.h"
@@ -23,6 +27,7 @@
 #include "net/url.h"
 #include "store/gcs/gcs_store.h"
 #include "store/http/http_store.h"
+#include "store/local/local_store.h"
 #include "store/s3/s3_store.h"
 #include "store/swift/swift_store.h"
 
@@ -31,18 +36,6 @@ namespace {
 
 constexpr std::string_view kFolderPin = "mf:";
 constexpr std::size_t kKeptSnapshots = 3;
-
-/// Quotes, W/ and the case of hexadecimal digits do not matter when a person pins an etag.
-std::string NormalEtag(std::string_view etag) {
-  if (etag.starts_with("W/")) etag.remove_prefix(2);
-  if (etag.size() >= 2 && etag.front() == '"' && etag.back() == '"')
-    etag = etag.substr(1, etag.size() - 2);
-  std::string out(etag);
-  std::ranges::transform(out, out.begin(), [](char c) {
-    return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c;
-  });
-  return out;
-}
 
 std::string LastComponent(std::string_view key) {
   const std::size_t slash = key.rfind('/');
@@ -60,6 +53,13 @@ Remote::~Remote() = default;
 Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& tools,
                                              store::RequestCounts* counts) {
   std::unique_ptr<Remote> remote(new Remote(spec, tools));
+  // A dataset's name is that of its folder; an object in it has its own.
+  if (spec.placed()) remote->spec_.name.clear();
+  if (spec.locked) {
+    remote->spec_.etag =
+        spec.locked->source.files ? spec.locked->source.digest : spec.locked->source.etag;
+    remote->spec_.version = spec.locked->source.version_id;
+  }
   std::unique_ptr<store::ObjectStore> driver;
   if (spec.source.kind == Source::Kind::kS3) {
     LEAT_ASSIGN_OR_RETURN(driver, remote->OpenS3());
@@ -67,6 +67,8 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
     LEAT_ASSIGN_OR_RETURN(driver, remote->OpenSwift());
   } else if (spec.source.kind == Source::Kind::kGcs) {
     LEAT_ASSIGN_OR_RETURN(driver, remote->OpenGcs());
+  } else if (spec.source.kind == Source::Kind::kLocal) {
+    LEAT_ASSIGN_OR_RETURN(driver, remote->OpenLocal());
   } else {
     store::http::HttpOptions http;
     http.origin = spec.source.origin;
@@ -80,6 +82,23 @@ Result<std::unique_ptr<Remote>> Remote::Open(const MountSpec& spec, Toolbox& too
   remote->plain_store_ = remote->store_;
   remote->SetRetryTotal(std::chrono::seconds(15), 4);
   return remote;
+}
+
+/// A folder of this machine is a bucket, a file is an object in that of its folder.
+Result<std::unique_ptr<store::ObjectStore>> Remote::OpenLocal() {
+  char resolved[PATH_MAX];
+  struct stat st;
+  if (::realpath(spec_.source.path.c_str(), resolved) == nullptr || ::stat(resolved, &st) != 0) {
+    return Fail(Errc::kNotFound, fmt::format("{}: {}", Printable(spec_.source.path),
+                                             errno == ENOENT ? "there is no such file or folder"
+                                                             : std::strerror(errno)));
+  }
+  std::string root = resolved;
+  if (!S_ISDIR(st.st_mode)) {
+    spec_.source.key = LastComponent(root);
+    root.resize(std::max<std::size_t>(root.size() - spec_.source.key.size() - 1, 1));
+  }
+  return store::local::MakeLocalStore(root);
 }
 
 Result<std::unique_ptr<store::ObjectStore>> Remote::OpenS3() {
@@ -109,7 +128,11 @@ Result<std::unique_ptr<store::ObjectStore>> Remote::OpenS3() {
     settings.ca_bundle = tools_.env("AWS_CA_BUNDLE").value_or("");
   }
   const std::string key = section == nullptr ? "" : section->GetOr("access_key_id", "");
-  if (spec_.anonymous) {
+  if (!spec_.access_key_id.empty()) {
+    credentials_ = auth::MakeStatic({.access_key_id = spec_.access_key_id,
+                                     .secret_access_key = spec_.secret_access_key,
+                                     .provider = "the dataset's own keys"});
+  } else if (spec_.anonymous) {
     credentials_ = auth::MakeAnonymous();
   } else if (!key.empty()) {
     credentials_ = auth::MakeStatic({.access_key_id = key,
@@ -271,6 +294,7 @@ Result<SnapshotFile> Remote::TakeSnapshot(const CallContext& ctx,
                                           const std::function<void(std::uint64_t)>& on_progress) {
   const Source& source = spec_.source;
   LEAT_RETURN_IF_ERROR(CheckBucket(source));
+  if (spec_.locked) return SnapshotOfLock();
   if (source.kind == Source::Kind::kHttp) {
     LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo info, store_->Stat(source.key, "", ctx));
     return SnapshotOfObject(info);
@@ -282,12 +306,17 @@ Result<SnapshotFile> Remote::TakeSnapshot(const CallContext& ctx,
     if (info) return SnapshotOfObject(*info);
     // Without the right to list, a missing object and a forbidden one look alike (403): the listing
     // decides.
-    if (info.error().code() != Errc::kNotFound && info.error().code() != Errc::kDenied)
+    const bool pinned = !spec_.version.empty();
+    if (info.error().code() != Errc::kNotFound && info.error().code() != Errc::kDenied &&
+        !(pinned && info.error().code() == Errc::kInvalid)) {
       return std::unexpected(info.error());
-    if (!spec_.version.empty()) return std::unexpected(info.error());
+    }
+    // An object that has no such version is not a folder, whatever lies below its name.
+    if (pinned && store_->Stat(source.key, "", ctx)) return std::unexpected(info.error());
     auto folder = SnapshotOfFolder(ctx, on_progress);
     if (!folder && info.error().code() == Errc::kDenied) return std::unexpected(info.error());
     if (!folder && folder.error().code() == Errc::kNotFound) {
+      if (pinned) return std::unexpected(info.error());
       // The object's own sentence may know more: that the bucket is missing.
       if (info.error().message().find("bucket") != std::string::npos)
         return std::unexpected(info.error());
@@ -343,6 +372,10 @@ Result<SnapshotFile> Remote::SnapshotOfObject(const store::ObjectInfo& info) {
   snapshot::Builder builder(std::move(identity), prefix);
   LEAT_RETURN_IF_ERROR(builder.Add(entry));
   auto saved = Save(builder, "");
+  if (saved) {
+    saved->expected = info.expected;
+    saved->version_id = info.version.version_id;
+  }
   if (saved && saved->index->file_count() != 1) {
     return Fail(Errc::kInvalid,
                 fmt::format("{}: \"{}\" cannot be a file's name; give one with name=", url,
@@ -359,14 +392,25 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
   std::vector<std::string> notes;
   std::string pin = spec_.etag.starts_with(kFolderPin) ? spec_.etag : "";
   if ((!spec_.etag.empty() && pin.empty()) || !spec_.version.empty()) {
+    const std::string_view pins = spec_.version.empty()                ? "an etag"
+                                  : spec_.etag.empty() || !pin.empty() ? "a version"
+                                                                       : "an etag and a version";
+    if (spec_.strict_pins) {
+      return Fail(
+          Errc::kInvalid,
+          fmt::format("{} is a folder, and {} cannot pin it (etag=mf:... does; leat stat shows it)",
+                      url, pins));
+    }
     notes.push_back(
         fmt::format("{} is a folder: {} is ignored (etag=mf:... pins a folder; leat stat shows it)",
-                    url, spec_.version.empty() ? "etag=" : "version="));
+                    url, pins));
   }
   const std::string saved_name = SavedName(prefix);
   const std::string dir = tools_.home.snapshots_dir();
-  // The newest of this source shows where to cut the listing; the one that was asked for makes it
-  // needless.
+  if (!pin.empty() && !want_versions_) {
+    if (auto saved = FindSaved(saved_name, pin)) return saved;
+  }
+  // The newest of this source shows where to cut the listing.
   std::shared_ptr<const snapshot::Snapshot> hint;
   std::string newest;
   timespec newest_time = {};
@@ -374,17 +418,6 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
     for (const std::string& name : *names) {
       struct stat st;
       if (!name.starts_with(saved_name) || ::stat((dir + "/" + name).c_str(), &st) != 0) continue;
-      if (!pin.empty() && name == saved_name + "-" + pin.substr(kFolderPin.size())) {
-        if (auto fd = os::Open(dir + "/" + name, O_RDONLY)) {
-          if (auto index = snapshot::Snapshot::Open(fd->get()); index && (*index)->pin() == pin) {
-            SnapshotFile out;
-            out.index = std::move(*index);
-            out.file = std::move(*fd);
-            out.known = out.is_folder = true;
-            return out;
-          }
-        }
-      }
       if (std::pair(st.st_mtim.tv_sec, st.st_mtim.tv_nsec) >
           std::pair(newest_time.tv_sec, newest_time.tv_nsec)) {
         newest = name;
@@ -401,8 +434,16 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
   snapshot::ListingOptions options;
   options.hint = hint;
   options.on_progress = on_progress;
-  LEAT_ASSIGN_OR_RETURN(snapshot::KeyMap moved,
-                        snapshot::BuildFromListing(*store_, prefix, options, ctx, builder));
+  options.with_versions = want_versions_ && store_->capabilities().list_versions;
+  auto built = snapshot::BuildFromListing(*store_, prefix, options, ctx, builder);
+  if (!built && options.with_versions &&
+      (built.error().code() == Errc::kDenied || built.error().code() == Errc::kUnsupported)) {
+    // The right to list versions is one of its own.
+    options.with_versions = false;
+    builder.Clear(false);
+    built = snapshot::BuildFromListing(*store_, prefix, options, ctx, builder);
+  }
+  LEAT_ASSIGN_OR_RETURN(snapshot::KeyMap moved, std::move(built));
   if (!spec_.name.empty()) {
     return Fail(
         Errc::kInvalid,
@@ -428,6 +469,138 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
                                   Printable(out.left_out.first_key), out.left_out.first_why));
   }
   LEAT_RETURN_IF_ERROR(CheckArchived(*out.index, ctx));
+  return out;
+}
+
+Result<SnapshotFile> Remote::FindSaved(const std::string& saved_name,
+                                       const std::string& pin) const {
+  LEAT_ASSIGN_OR_RETURN(os::UniqueFd fd,
+                        os::Open(fmt::format("{}/{}-{}", tools_.home.snapshots_dir(), saved_name,
+                                             pin.substr(kFolderPin.size())),
+                                 O_RDONLY));
+  SnapshotFile out;
+  LEAT_ASSIGN_OR_RETURN(out.index, snapshot::Snapshot::Open(fd.get()));
+  if (out.index->pin() != pin) return Fail(Errc::kCorrupt, "a snapshot under another's name");
+  out.file = std::move(fd);
+  out.known = out.is_folder = true;
+  return out;
+}
+
+Result<SnapshotFile> Remote::SnapshotOfLock() {
+  const snapshot::LockedSource& locked = spec_.locked->source;
+  if (!locked.files) {
+    store::ObjectInfo info;
+    info.key = spec_.source.key;
+    info.size = locked.size;
+    info.version = {locked.etag, locked.version_id};
+    info.expected = digest::FromText(locked.digest);
+    LEAT_ASSIGN_OR_RETURN(SnapshotFile out, SnapshotOfObject(info));
+    out.known = true;
+    return out;
+  }
+  std::string prefix = spec_.source.key;
+  if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
+  // (One with versions is found under the same name as one without.)
+  const std::string saved_name = SavedName("locked\n" + prefix);
+  if (auto saved = FindSaved(saved_name, locked.digest)) return saved;
+  LEAT_ASSIGN_OR_RETURN(const std::vector<snapshot::LockedEntry> entries,
+                        snapshot::ReadLockedEntries(spec_.locked->file, locked.digest));
+  snapshot::Builder builder(std::string(store_->Identity()), prefix);
+  for (const snapshot::LockedEntry& entry : entries) {
+    store::ObjectInfo info;
+    info.key = prefix + entry.key;
+    info.size = entry.size;
+    info.version = {entry.etag, entry.version_id};
+    LEAT_RETURN_IF_ERROR(builder.Add(info));
+  }
+  LEAT_ASSIGN_OR_RETURN(SnapshotFile out, Save(builder, saved_name));
+  out.known = out.is_folder = true;
+  return out;
+}
+
+Error Remote::ExplainLock(Error error, const CallContext& ctx) {
+  if (!spec_.locked || (error.code() != Errc::kConflict && error.code() != Errc::kNotFound))
+    return error;
+  const snapshot::LockedSource& locked = spec_.locked->source;
+  const std::string url = spec_.source.ForMessages();
+  const auto refuse = [&](const std::string& what) {
+    return Error(Errc::kConflict, fmt::format("{} is not any more what {} has locked: {}", url,
+                                              spec_.locked->file, what));
+  };
+  store_ = plain_store_;
+  if (!locked.files) {
+    const auto now = store_->Stat(spec_.source.key, "", ctx);
+    if (!now) return refuse(now.error().message());
+    return refuse(fmt::format(
+        "it has etag \"{}\", and \"{}\"{} was locked{}", now->version.etag, locked.etag,
+        locked.version_id.empty() ? "" : " of version " + locked.version_id,
+        now->modified ? "; it was replaced on " + net::FormatDate(*now->modified) : ""));
+  }
+  const auto entries = snapshot::ReadLockedEntries(spec_.locked->file, locked.digest);
+  MountSpec unlocked = spec_;
+  spec_.locked.reset();
+  spec_.etag.clear();
+  spec_.version.clear();
+  auto now = SnapshotOfFolder(ctx, {});
+  spec_ = std::move(unlocked);
+  if (!now) return refuse(now.error().message());
+  if (!entries) return entries.error();
+  return refuse(snapshot::Compare(*entries, *now->index).Describe());
+}
+
+Result<bool> Remote::Expands(const SnapshotFile& taken) const {
+  if (spec_.expand == Expand::kNever) return false;
+  if (taken.is_folder) {
+    if (spec_.expand == Expand::kAuto) return false;
+    return Fail(Errc::kInvalid,
+                spec_.source.ForMessages() + " is a folder: expand=always is for a single archive");
+  }
+  return spec_.expand == Expand::kAlways ||
+         !archive::ArchiveExtension(taken.index->file(0).name).empty();
+}
+
+store::ObjectInfo Remote::ArchiveOf(const snapshot::Snapshot& object) const {
+  store::ObjectInfo info;
+  info.key = object.KeyOfFile(0);
+  info.size = object.file(0).size;
+  info.version = {object.file(0).etag.str(), std::string(object.file(0).version_id)};
+  return info;
+}
+
+Result<SnapshotFile> Remote::TakeMembers(const SnapshotFile& object, const CallContext& ctx,
+                                         const std::function<void(std::uint64_t)>& on_progress) {
+  store::ObjectInfo archive = ArchiveOf(*object.index);
+  archive.expected = object.expected;
+  const auto members = archive::MakeMemberStore(store_, archive);
+  // What was indexed once for this version of the archive need not be again; the pin is known by
+  // the index alone.
+  const std::string saved_name =
+      ToHex(digest::HashSha256(AsBytes(fmt::format("members\n{}", members->Identity()))))
+          .substr(0, 32);
+  SnapshotFile out;
+  const std::string dir = tools_.home.snapshots_dir();
+  if (const auto names = os::ListDir(dir); names && !archive.version.empty()) {
+    for (const std::string& name : *names) {
+      if (!name.starts_with(saved_name + "-")) continue;
+      auto fd = os::Open(dir + "/" + name, O_RDONLY);
+      if (!fd) continue;
+      auto index = snapshot::Snapshot::Open(fd->get());
+      if (!index || (*index)->store_identity() != members->Identity()) continue;
+      out.index = std::move(*index);
+      out.file = std::move(*fd);
+      out.known = true;
+    }
+  }
+  if (!out.index) {
+    snapshot::Builder builder(std::string(members->Identity()), "");
+    LEAT_RETURN_IF_ERROR(archive::IndexMembers(*store_, archive, spec_.source.ForMessages(), ctx,
+                                               on_progress, builder));
+    LEAT_ASSIGN_OR_RETURN(out, Save(builder, archive.version.empty() ? "" : saved_name));
+    if (out.index->file_count() == 0)
+      return Fail(Errc::kNotFound, spec_.source.ForMessages() + ": the archive holds no files");
+  }
+  store_ = members;
+  out.members = true;
   return out;
 }
 
@@ -516,6 +689,13 @@ Result<SnapshotFile> Remote::ReopenSnapshot(os::UniqueFd file) {
   SnapshotFile out;
   out.file = std::move(file);
   LEAT_ASSIGN_OR_RETURN(out.index, snapshot::Snapshot::Open(out.file.get()));
+  if (out.index->store_identity().find(archive::kMembersOf) != std::string_view::npos) {
+    // (An archive that is not there any more is still the one that is read: each read tells.)
+    store::ObjectInfo archive;
+    LEAT_ASSIGN_OR_RETURN(archive, store_->Stat(spec_.source.key, spec_.version, {}));
+    store_ = archive::MakeMemberStore(store_, archive);
+    return out;
+  }
   // A single object may lie in the tree under another name than its own.
   const bool single = spec_.source.kind == Source::Kind::kHttp ||
                       (out.index->file_count() == 1 && !spec_.source.key.empty() &&

@@ -40,6 +40,9 @@ struct SnapshotFile {
   std::vector<std::string> notes;  ///< for the user: ignored pins and the like
   bool known = false;              ///< it was pinned and lay in the home: nothing was listed
   bool is_folder = false;
+  std::string version_id;  ///< that a single object has, whether or not it was asked for
+  std::optional<digest::Expected> expected;  ///< of a single object, where the store promises one
+  bool members = false;                      ///< the files are those in an archive
 };
 
 /// Resolves to one object, or to a folder.
@@ -72,21 +75,38 @@ class Remote {
   /// home.
   Result<SnapshotFile> TakeSnapshot(const CallContext& ctx,
                                     const std::function<void(std::uint64_t)>& on_progress);
+  /// From now on snapshots of folders name the versions of their objects, where the store lists
+  /// them and lets us.
+  void WantVersions() { want_versions_ = true; }
+  /// Of a single object's snapshot: whether it is to be expanded, as the spec says. kInvalid:
+  /// expand=always of a folder.
+  Result<bool> Expands(const SnapshotFile& taken) const;
+  /// What is in the archive that `object` (a single object's snapshot) is, to be read without
+  /// expanding it. Taken once a version of the archive, and kept in the home. From now on the store
+  /// is that of the members.
+  Result<SnapshotFile> TakeMembers(const SnapshotFile& object, const CallContext& ctx,
+                                   const std::function<void(std::uint64_t)>& on_progress);
   /// The snapshot that an earlier process took.
   Result<SnapshotFile> ReopenSnapshot(os::UniqueFd file);
+  /// Of a source that is locked and could not be had as it was: how it differs from that now.
+  Error ExplainLock(Error error, const CallContext& ctx);
 
  private:
   Remote(MountSpec spec, Toolbox& tools) : spec_(std::move(spec)), tools_(tools) {}
   Result<SnapshotFile> SnapshotOfObject(const store::ObjectInfo& info);
+  Result<SnapshotFile> SnapshotOfLock();
+  Result<SnapshotFile> FindSaved(const std::string& saved_name, const std::string& pin) const;
+  store::ObjectInfo ArchiveOf(const snapshot::Snapshot& object) const;
   Result<SnapshotFile> SnapshotOfFolder(const CallContext& ctx,
                                         const std::function<void(std::uint64_t)>& on_progress);
   Status CheckArchived(const snapshot::Snapshot& index, const CallContext& ctx);
   Result<SnapshotFile> Save(snapshot::Builder& builder, const std::string& name);
   std::string SavedName(std::string_view prefix) const;
 
-  const MountSpec spec_;
+  MountSpec spec_;
   Toolbox& tools_;
   store::RetryPolicy policy_;
+  Result<std::unique_ptr<store::ObjectStore>> OpenLocal();
   Result<std::unique_ptr<store::ObjectStore>> OpenS3();
   Result<std::unique_ptr<store::ObjectStore>> OpenSwift();
   Result<std::unique_ptr<store::ObjectStore>> OpenGcs();
@@ -96,6 +116,7 @@ class Remote {
   std::shared_ptr<store::ObjectStore> store_;        // owned by this and by the snapshot's content
   std::shared_ptr<store::ObjectStore> plain_store_;  // every object under its own key
   std::string ca_file_;
+  bool want_versions_ = false;
 };
 
 }  // namespace leat::job

@@ -43,6 +43,14 @@ Status SetReadOnly(const UniqueFd& tree) {
   return {};
 }
 
+Status SetPrivate(const UniqueFd& tree) {
+  mount_attr attr = {};
+  attr.propagation = MS_PRIVATE;
+  if (MountSetattr(tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, attr) != 0)
+    return FailErrno(errno, "making a mount private");
+  return {};
+}
+
 Status SetReadOnlyAt(const std::string& path) {
   mount_attr attr = {};
   attr.attr_set = MOUNT_ATTR_RDONLY;

@@ -19,6 +19,8 @@ Result<UniqueFd> CloneTree(const std::string& path);
 /// Everything in a detached tree becomes read-only, recursively; no superblock is touched. What is
 /// mounted below its original later does not come in.
 Status SetReadOnly(const UniqueFd& tree);
+/// What is mounted below a detached tree's original from here on does not come in.
+Status SetPrivate(const UniqueFd& tree);
 /// The mount at `path` alone.
 Status SetReadOnlyAt(const std::string& path);
 /// What happens to the mounts of the whole namespace from here on comes in, and does not go out.

@@ -106,7 +106,8 @@ class Copier {
     Progress("");
     if (failure) return std::unexpected(*failure);
     for (std::uint32_t d = index_.directory_count(); d-- > 0;) {
-      if (::chmod(FolderPath(d).c_str(), 0555) != 0) return FailErrno(errno, FolderPath(d));
+      if (::chmod(FolderPath(d).c_str(), options_.folder_mode) != 0)
+        return FailErrno(errno, FolderPath(d));
     }
     return {};
   }
@@ -405,9 +406,26 @@ std::string BaseOf(const TreeOptions& options) {
 std::string PathOf(const TreeOptions& options) {
   const snapshot::Snapshot& index = *options.content->index;
   return BaseOf(options) + "/" +
-         cache::Identity::Of(
-             fmt::format("{}\n{}\n{}", index.store_identity(), index.prefix(), index.pin()))
+         cache::Identity::Of(fmt::format("{}\n{}\n{}{}{}", index.store_identity(), index.prefix(),
+                                         index.pin(), options.made.empty() ? "" : "\n",
+                                         options.made))
              .Hex();
+}
+
+/// What a tree takes on its disk, its inodes too.
+std::pair<std::uint64_t, std::uint64_t> SizeOf(const std::string& path) {
+  struct stat st;
+  if (::lstat(path.c_str(), &st) != 0) return {};
+  std::pair<std::uint64_t, std::uint64_t> out(static_cast<std::uint64_t>(st.st_blocks) * 512, 1);
+  if (!S_ISDIR(st.st_mode)) return out;
+  if (const auto names = os::ListDir(path)) {
+    for (const std::string& name : *names) {
+      const auto [bytes, inodes] = SizeOf(path + "/" + name);
+      out.first += bytes;
+      out.second += inodes;
+    }
+  }
+  return out;
 }
 
 /// Nothing of it can have been lost with the power.
@@ -428,6 +446,11 @@ void SyncLater(const std::string& path, const LeaseText& text, const os::UniqueF
 }
 
 }  // namespace
+
+Status FetchTree(const TreeOptions& options, const std::string& dir, const CallContext& ctx) {
+  Copier copier(options, dir);
+  return copier.Run(ctx);
+}
 
 bool IsPublished(const TreeOptions& options) {
   const std::string path = PathOf(options);
@@ -493,13 +516,16 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     }
 
     std::uint64_t linked = 0;
-    if (in_cache) {
+    if (in_cache && !options.fill) {
       if (const Status done = LinkCached(options, part, &linked, ctx); !done)
         Debug(done.error().message());
     }
-    const std::uint64_t bytes =
-        index.total_bytes() - linked + 4096ULL * (index.file_count() + index.directory_count());
-    const std::uint64_t inodes = index.file_count() + index.directory_count();
+    const std::uint64_t bytes = options.fill
+                                    ? options.bytes
+                                    : index.total_bytes() - linked +
+                                          4096ULL * (index.file_count() + index.directory_count());
+    const std::uint64_t inodes =
+        options.fill ? options.inodes : index.file_count() + index.directory_count();
     // What an earlier attempt reserved is reserved still, and said in the lease.
     const std::uint64_t had_bytes = text_there ? text_there->bytes : 0;
     const std::uint64_t had_inodes = text_there ? text_there->inodes : 0;
@@ -512,8 +538,8 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
             Errc::kNoSpace,
             fmt::format("{}: mode=copy needs {} and {} files, more than the cache in {} may hold; "
                         "give it room (--cache-size, leat cache clean) or use mode=stream",
-                        options.source, FormatBytes(index.total_bytes()), FormatCount(inodes),
-                        base));
+                        options.source, FormatBytes(options.fill ? bytes : index.total_bytes()),
+                        FormatCount(inodes), base));
       }
     } else {
       struct statvfs vfs;
@@ -525,9 +551,29 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     }
     LeaseText text{bytes, inodes, BootId(), false};
     LEAT_RETURN_IF_ERROR(text.Write(tree.lease.get()));
-    Copier copier(options, part);
     // Where it fails, what is there stays for the next attempt, or until it is evicted.
-    LEAT_RETURN_IF_ERROR(copier.Run(ctx));
+    if (!options.fill) {
+      LEAT_RETURN_IF_ERROR(FetchTree(options, part, ctx));
+    } else {
+      LEAT_RETURN_IF_ERROR(os::MakeDirs(part, 0755));
+      LEAT_RETURN_IF_ERROR(options.fill(part, ctx));
+      const auto [took_bytes, took_inodes] = SizeOf(part);
+      if (in_cache) {
+        options.cache->Unreserve(text.bytes - std::min(text.bytes, took_bytes),
+                                 text.inodes - std::min(text.inodes, took_inodes));
+        if (!options.cache->Reserve(took_bytes - std::min(text.bytes, took_bytes),
+                                    took_inodes - std::min(text.inodes, took_inodes))) {
+          return Fail(
+              Errc::kNoSpace,
+              fmt::format("{}: its contents take {} and {} files, more than the cache in {} "
+                          "may hold; give it room (--cache-size, leat cache clean)",
+                          options.source, FormatBytes(took_bytes), FormatCount(took_inodes), base));
+        }
+      }
+      text.bytes = took_bytes;
+      text.inodes = took_inodes;
+      LEAT_RETURN_IF_ERROR(text.Write(tree.lease.get()));
+    }
     if (::rename(part.c_str(), path.c_str()) != 0) return FailErrno(errno, "publishing " + path);
     SyncLater(path, text, tree.lease);
     LEAT_RETURN_IF_ERROR(os::Flock(tree.lease.get(), false, true));

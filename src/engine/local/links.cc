@@ -29,6 +29,10 @@ void Remove(const std::string& path) {
   for (const std::string& name : *names) {
     const std::string entry = path + "/" + name;
     if (::unlink(entry.c_str()) == 0 || ::rmdir(entry.c_str()) == 0) continue;
+    if (name == "context") {  // never a mount: a job has it in its own namespace
+      (void)os::RemoveTree(entry);
+      continue;
+    }
     const Status unmounted = os::FusermountUnmount(entry);
     if (::rmdir(entry.c_str()) == 0) continue;
     if (errno != EBUSY) {

@@ -23,9 +23,12 @@
 #include <utility>
 
 #include "base/log.h"
+#include "dataset/storage.h"
 #include "engine/local/data_supervisor.h"
 #include "engine/local/links.h"
+#include "engine/local/pull_server.h"
 #include "engine/local/stats.h"
+#include "job/dataset.h"
 #include "job/isolation.h"
 #include "net/url.h"
 #include "os/mount.h"
@@ -37,6 +40,9 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr int kOurFailure = 125;
+/// Where a job finds its context, and the datasets of the shared storage.
+constexpr const char* kContext = "/context";
+constexpr const char* kStorage = "/storage/data";
 
 std::string NewRunId(const std::string& name) {
   std::random_device random;
@@ -101,6 +107,11 @@ class Supervisor {
     data_.reset();
     RemoveMade();
     folder_.reset();
+    pulls_.reset();
+    for (job::Attachment& attachment : attachments_) {
+      if (attachment.spec.volume == job::Volume::kDynamic) attachment.kept.Reset();
+    }
+    if (!options_.home.dir.empty()) job::CleanVolumes(options_.home.volumes_dir());
     if (stop_signal_ != 0) return 128 + stop_signal_;
     Say(error.message());
     return kOurFailure;
@@ -108,13 +119,74 @@ class Supervisor {
 
   // ------------------------------------------------------------------ before the job
 
-  Status Prepare() {
+  /// What is attached beside the mounts: binds, the context, the shared storage.
+  Status AddMounts() {
     LEAT_RETURN_IF_ERROR(job::CheckTargets(options_.mounts));
+    if (!options_.context.empty()) {
+      if (options_.dry_run) {
+        options_.workdir = options_.workdir.empty() ? kContext : options_.workdir;
+      } else {
+        LEAT_ASSIGN_OR_RETURN(folder_, RunFolder::Make(options_.home.mounts_dir(), run_id_));
+        const std::string copy = folder_->path() + "/context";
+        LEAT_RETURN_IF_ERROR(job::CopyContext(options_.context, copy, options_.context_limit));
+        AddFolder(copy, kContext, true);
+        if (options_.workdir.empty()) options_.workdir = kContext;
+      }
+    }
+    for (const job::BindMount& bind : options_.binds) {
+      LEAT_RETURN_IF_ERROR(job::CheckBind(bind));
+      LEAT_RETURN_IF_ERROR(job::CheckHostPath(bind.host_path));
+      std::string target = bind.container_path;
+      if (!target.starts_with('/')) {
+        char cwd[PATH_MAX];
+        const std::string here = !options_.workdir.empty()               ? options_.workdir
+                                 : ::getcwd(cwd, sizeof(cwd)) != nullptr ? cwd
+                                                                         : "/";
+        target = here + "/" + target;
+      }
+      LEAT_ASSIGN_OR_RETURN(job::MountSpec spec,
+                            job::FolderMount(bind.host_path, target, !bind.read_only));
+      spec.follows_host = bind.propagation != job::Propagation::kPrivate;
+      options_.mounts.push_back(std::move(spec));
+    }
+    LEAT_RETURN_IF_ERROR(job::CheckTargets(options_.mounts));
+    const bool taken = std::ranges::any_of(options_.mounts, [](const job::MountSpec& mount) {
+      return mount.target == "/storage" || mount.target == kStorage ||
+             mount.target.starts_with(std::string(kStorage) + "/");
+    });
+    // What every run sees of the datasets that were downloaded.
+    const dataset::Storage storage(options_.home.storage_dir);
+    bool shared = std::ranges::any_of(options_.mounts, [](const job::MountSpec& mount) {
+      return mount.volume == job::Volume::kShared;
+    });
+    if (options_.dry_run || taken || abilities_.namespaces == job::Abilities::Namespaces::kNone) {
+      shared = false;
+    } else if (shared) {
+      LEAT_RETURN_IF_ERROR(os::MakeDirs(storage.data_dir(), 0777));
+    } else {
+      shared = os::Exists(storage.data_dir());
+    }
+    if (shared) AddFolder(storage.data_dir(), kStorage, options_.storage_writable);
+    return {};
+  }
+
+  void AddFolder(const std::string& folder, const char* target, bool writable) {
+    job::MountSpec spec;
+    spec.source.text = spec.source.path = folder;
+    spec.target = target;
+    spec.writable = writable;
+    spec.internal = true;
+    options_.mounts.push_back(std::move(spec));
+  }
+
+  Status Prepare() {
     uid_ = ::geteuid();
     gid_ = ::getegid();
     run_id_ = NewRunId(options_.name);
     fuse_device_ = job::FuseDevice();
     abilities_ = job::FindAbilities(fuse_device_);
+    if (!options_.home.dir.empty()) job::CleanVolumes(options_.home.volumes_dir());
+    LEAT_RETURN_IF_ERROR(AddMounts());
     LEAT_ASSIGN_OR_RETURN(
         boards_,
         os::Mapping::Shared(std::max<std::size_t>(1, options_.mounts.size()) * sizeof(job::Board)));
@@ -128,19 +200,20 @@ class Supervisor {
           attachment.nested.push_back(other.target.substr(attachment.spec.target.size() + 1));
         }
       }
-      if (attachment.spec.source.kind == job::Source::Kind::kLocal) {
+      if (attachment.spec.is_bind()) {
         LEAT_ASSIGN_OR_RETURN(attachment.result, job::AttachLocal(attachment.spec));
       } else {
         remote = true;
       }
       attachments_.push_back(std::move(attachment));
     }
-    if (!remote) return {};
+    if (!remote && options_.lock_file.empty()) return {};
     if (!options_.home.cache_note.empty()) Note(options_.home.cache_note);
     job::DataOptions data;
     data.home = options_.home;
     data.strict = options_.strict;
     data.plan_only = options_.dry_run;
+    if (!options_.dry_run) data.lock_file = options_.lock_file;
     data.passthrough = abilities_.passthrough;
     data.fuse = abilities_.no_fuse.empty();
     data.no_fuse_reason = abilities_.no_fuse;
@@ -187,6 +260,12 @@ class Supervisor {
     command_.workdir = options_.workdir;
     char cwd[PATH_MAX];
     command_.cwd = ::getcwd(cwd, sizeof(cwd)) != nullptr ? cwd : "/";
+    // (Without it a job downloads by itself.)
+    pulls_ = PullServer::Open(run_id_, options_.home, [this] {
+      builder_.Close();
+      signals_.Reset();
+      if (data_) ::close(data_->fd());
+    });
     MakeEnvironment();
 
     const bool none = abilities_.namespaces == Abilities::Namespaces::kNone;
@@ -206,8 +285,13 @@ class Supervisor {
         LEAT_RETURN_IF_ERROR(data_->Serve(i, std::move(device)));
       }
       if (none) {
-        if (!attachments_[i].spec.writable &&
-            attachments_[i].spec.source.kind == job::Source::Kind::kLocal) {
+        if (how == job::AttachResult::How::kMount) {
+          return Fail(Errc::kUnsupported,
+                      fmt::format("{}: a volume of its own needs a namespace to be seen in; "
+                                  "size=advisory does without",
+                                  attachments_[i].spec.target));
+        }
+        if (!attachments_[i].spec.writable && attachments_[i].spec.is_bind()) {
           Note(
               fmt::format("{} can be written through {}: without namespaces a folder of this "
                           "machine cannot be made read-only",
@@ -223,6 +307,7 @@ class Supervisor {
     if (pid == 0) {
       signals_.Reset();
       ends.first.Close();
+      if (pulls_) ::close(pulls_->fd());
       if (data_) ::close(data_->fd());
       // Signals stay blocked until there is a job to have them.
       job::RunBuilder(attachments_, mounted_dirs, isolation_, command_, std::move(ends.second));
@@ -253,7 +338,8 @@ class Supervisor {
     set("LEAT_NODE_RANK",
         first_of({"SLURM_NODEID", "OMPI_COMM_WORLD_NODE_RANK", "NODE_RANK"}, "0"));
     set("LEAT_MOUNTS", MountsJson(attachments_));
-    set("LEAT_DATA_CONFIG", "{}");
+    set("LEAT_DATA_CONFIG", options_.data_config);
+    if (pulls_) set("LEAT_SOCK", pulls_->name());
     for (const std::string& variable : options_.env) {
       const std::size_t equals = variable.find('=');
       set(variable.substr(0, equals), variable.substr(equals + 1));
@@ -265,16 +351,18 @@ class Supervisor {
 
   int Watch() {
     for (;;) {
-      pollfd polled[3] = {{signals_.get(), POLLIN, 0},
+      pollfd polled[4] = {{signals_.get(), POLLIN, 0},
                           {builder_.fd(), POLLIN, 0},
-                          {data_ && data_->running() ? data_->fd() : -1, POLLIN, 0}};
-      if (::poll(polled, 3, data_ ? data_->retry_ms() : -1) < 0 && errno != EINTR)
+                          {data_ && data_->running() ? data_->fd() : -1, POLLIN, 0},
+                          {pulls_ ? pulls_->fd() : -1, POLLIN, 0}};
+      if (::poll(polled, 4, data_ ? data_->retry_ms() : -1) < 0 && errno != EINTR)
         return kOurFailure;
       if (polled[1].revents != 0) {
         if (const auto status = OnBuilder()) return *status;
       }
       if (polled[0].revents != 0) ReadSignals();
       if (polled[2].revents != 0) data_->OnChannel();
+      if (polled[3].revents != 0) pulls_->OnConnection();
       if (data_) data_->Retry();
     }
   }
@@ -428,6 +516,11 @@ class Supervisor {
     if (data_) data_->Finish();
     RemoveMade();
     folder_.reset();
+    pulls_.reset();
+    for (job::Attachment& attachment : attachments_) {
+      if (attachment.spec.volume == job::Volume::kDynamic) attachment.kept.Reset();
+    }
+    if (!options_.home.dir.empty()) job::CleanVolumes(options_.home.volumes_dir());
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
     if (!job_ran_) return;
@@ -457,6 +550,7 @@ class Supervisor {
   std::vector<job::Attachment> attachments_;
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<DataSupervisor> data_;
+  std::unique_ptr<PullServer> pulls_;
   job::Channel builder_;  // the init's, later
   os::UniqueFd signals_;
   pid_t init_ = 0;                  // not told yet; -1: gone

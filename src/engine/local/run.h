@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "job/bind.h"
+#include "job/context.h"
 #include "job/home.h"
 #include "job/mount_spec.h"
 
@@ -24,7 +26,13 @@ struct RunOptions {
   std::vector<std::string> command;
   std::vector<std::string> env;  ///< "NAME=value"
   std::string name;              ///< part of LEAT_RUN_ID
-  std::string workdir;           ///< absolute; empty: where leat was started
+  std::string workdir;           ///< absolute; empty: the context, else where leat was started
+  std::vector<job::BindMount> binds;
+  std::string context;  ///< a folder whose contents are copied into the working directory
+  std::uint64_t context_limit = job::kContextLimit;
+  std::string data_config = "{}";  ///< JSON: for LEAT_DATA_CONFIG
+  std::string lock_file;           ///< gets what the sources were resolved to
+  bool storage_writable = false;   ///< /storage/data may be cleaned by the job
   job::Home home;
   bool strict = false;
   bool dry_run = false;

@@ -13,7 +13,7 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-bool IsRemote(const job::Attachment& a) { return a.spec.source.kind != job::Source::Kind::kLocal; }
+bool IsRemote(const job::Attachment& a) { return !a.spec.is_bind(); }
 
 std::string_view HowName(job::AttachResult::How how, const job::MountSpec& spec) {
   switch (how) {
@@ -22,11 +22,15 @@ std::string_view HowName(job::AttachResult::How how, const job::MountSpec& spec)
     case job::AttachResult::How::kFuseOpens:
       return "stream, complete files handed to the kernel";
     case job::AttachResult::How::kBind:
-      return spec.source.kind != job::Source::Kind::kLocal ? "copy"
-             : spec.writable                               ? "bind, writable"
-                                                           : "bind, read-only";
+      return spec.volume == job::Volume::kShared    ? "a copy in the shared storage"
+             : spec.volume == job::Volume::kDynamic ? "a volume of its own, size not enforced"
+             : !spec.is_bind()                      ? "copy"
+             : spec.writable                        ? "bind, writable"
+                                                    : "bind, read-only";
     case job::AttachResult::How::kBindFile:
       return spec.writable ? "bind of one file, writable" : "bind of one file, read-only";
+    case job::AttachResult::How::kMount:
+      return "a volume of its own";
   }
   return "?";
 }
@@ -54,7 +58,7 @@ std::string Summary(const std::vector<job::Attachment>& attachments) {
     if (!IsRemote(a)) continue;
     any = true;
     requests += a.board->requests.requests();
-    if (a.spec.mode == job::Mode::kCopy) {
+    if (a.spec.mode == job::Mode::kCopy || a.spec.placed()) {
       copied_files += a.board->files;
       copied += a.board->bytes;
       continue;
@@ -113,6 +117,7 @@ std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_
                       double seconds) {
   ordered_json list = ordered_json::array();
   for (const job::Attachment& a : attachments) {
+    if (a.spec.internal) continue;
     const job::Board& b = *a.board;
     ordered_json item;
     item["target"] = a.spec.target;
@@ -148,6 +153,7 @@ std::string StatsJson(const std::vector<job::Attachment>& attachments, int exit_
 std::string PlanTable(const std::vector<job::Attachment>& attachments) {
   std::string out;
   for (const job::Attachment& a : attachments) {
+    if (a.spec.internal) continue;
     out += fmt::format("{}\n  source     {}\n  how        {}\n", a.spec.target,
                        a.spec.source.ForMessages(), HowName(a.result.how, a.spec));
     if (!IsRemote(a)) continue;
@@ -166,6 +172,7 @@ std::string PlanTable(const std::vector<job::Attachment>& attachments) {
 std::string PlanJson(const std::vector<job::Attachment>& attachments) {
   ordered_json list = ordered_json::array();
   for (const job::Attachment& a : attachments) {
+    if (a.spec.internal) continue;
     ordered_json item;
     item["target"] = a.spec.target;
     item["source"] = a.spec.source.ForMessages();
@@ -185,7 +192,9 @@ std::string PlanJson(const std::vector<job::Attachment>& attachments) {
 
 std::string MountsJson(const std::vector<job::Attachment>& attachments) {
   ordered_json out = ordered_json::object();
-  for (const job::Attachment& a : attachments) out[a.spec.target] = a.spec.source.ForMessages();
+  for (const job::Attachment& a : attachments) {
+    if (!a.spec.internal) out[a.spec.target] = a.spec.source.ForMessages();
+  }
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 

@@ -1,0 +1,428 @@
+#include "dataset/storage.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/json_fields.h"
+#include "base/log.h"
+#include "dataset/name.h"
+#include "digest/digest.h"
+
+namespace leat::dataset {
+namespace {
+
+/// Below data/: what the links of names without pins lead to. No dataset may have such a name.
+constexpr std::string_view kTrees = ".leat-trees";
+constexpr mode_t kFolder = 0777;  // as the umask allows: several users may share a storage
+
+std::string LinkTarget(const std::string& path) {
+  char target[PATH_MAX];
+  const ssize_t n = ::readlink(path.c_str(), target, sizeof(target));
+  return n < 0 ? std::string() : std::string(target, static_cast<std::size_t>(n));
+}
+
+std::uint64_t InodeOf(const std::string& path) {
+  struct stat st;
+  return ::lstat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode) ? st.st_ino : 0;
+}
+
+Status SyncFolder(const std::string& path) {
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd dir, os::Open(path, O_RDONLY | O_DIRECTORY));
+  if (::fsync(dir.get()) != 0) return FailErrno(errno, "syncing " + path);
+  return {};
+}
+
+std::uint64_t NumberOf(const nlohmann::json& document, const char* key) {
+  const nlohmann::json& field = Field(document, key);
+  return field.is_number_unsigned() ? field.get<std::uint64_t>() : 0;
+}
+
+/// None where there is no such folder.
+std::vector<std::string> NamesIn(const std::string& dir) {
+  auto names = os::ListDir(dir);
+  return names ? std::move(*names) : std::vector<std::string>();
+}
+
+/// Locks the file of that name, shared, where nobody removes it.
+os::UniqueFd Use(const std::string& path) {
+  struct stat held, there;
+  auto fd = os::Open(path, O_RDONLY);
+  if (!fd) return {};
+  // (Where a file system has no locks, nobody can be kept from removing it.)
+  const Status locked = os::Flock(fd->get(), false, false);
+  if ((!locked && locked.error().code() == Errc::kConflict) || ::fstat(fd->get(), &held) != 0 ||
+      ::stat(path.c_str(), &there) != 0 || held.st_ino != there.st_ino) {
+    return {};
+  }
+  return std::move(*fd);
+}
+
+std::uint64_t BytesBelow(const std::string& path) {
+  struct stat st;
+  if (::lstat(path.c_str(), &st) != 0) return 0;
+  std::uint64_t bytes = static_cast<std::uint64_t>(st.st_blocks) * 512;
+  if (!S_ISDIR(st.st_mode)) return bytes;
+  for (const std::string& name : NamesIn(path)) bytes += BytesBelow(path + "/" + name);
+  return bytes;
+}
+
+/// What has the name already is from the same source.
+Status CheckSame(const PlaceRequest& request, const Record& there, const std::string& path) {
+  if (there.origin == request.origin) return {};
+  return Fail(
+      Errc::kConflict,
+      there.uri == request.uri
+          ? fmt::format("dataset {}: {} holds {} of another server already; give one of them "
+                        "another name",
+                        Printable(request.name), path, Printable(there.uri))
+          : fmt::format("dataset {}: {} holds {} already, not {}; give one of them another name",
+                        Printable(request.name), path, Printable(there.uri),
+                        Printable(request.uri)));
+}
+
+}  // namespace
+
+/// A dataset's places. `id` is its folder's path below data/.
+struct Storage::Names {
+  std::string id;
+  std::string path;  ///< the folder
+  std::string meta;  ///< what only leat writes
+  std::string record() const { return meta + "/.dataset.json"; }
+  std::string lease() const { return meta + "/lease"; }
+  std::string files() const { return meta + "/files"; }
+  std::string folders() const { return meta + "/folders"; }
+};
+
+std::string Record::Encode() const {
+  nlohmann::ordered_json out;
+  out["leat-dataset"] = 1;
+  out["name"] = name;
+  out["uri"] = uri;
+  out["etag"] = etag;
+  out["versionId"] = version_id;
+  out["size"] = size;
+  out["digest"] = digest;
+  out["expanded"] = expanded;
+  out["created"] = created;
+  out["origin"] = origin;
+  out["identity"] = identity;
+  out["files"] = shape.files;
+  out["folders"] = shape.folders;
+  out["bytes"] = shape.bytes;
+  out["foldersDigest"] = shape.folders_digest;
+  out["rootInode"] = root_inode;
+  return out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+Result<Record> Record::Decode(std::string_view text) {
+  const nlohmann::json document = ParseJson(text);
+  Record out;
+  out.name = TextOf(document, "name");
+  out.uri = TextOf(document, "uri");
+  out.etag = TextOf(document, "etag");
+  out.version_id = TextOf(document, "versionId");
+  out.size = NumberOf(document, "size");
+  out.digest = TextOf(document, "digest");
+  out.expanded =
+      Field(document, "expanded").is_boolean() && Field(document, "expanded").get<bool>();
+  out.created = static_cast<std::int64_t>(NumberOf(document, "created"));
+  out.origin = TextOf(document, "origin");
+  out.identity = TextOf(document, "identity");
+  out.shape.files = NumberOf(document, "files");
+  out.shape.folders = NumberOf(document, "folders");
+  out.shape.bytes = NumberOf(document, "bytes");
+  out.shape.folders_digest = TextOf(document, "foldersDigest");
+  out.root_inode = NumberOf(document, "rootInode");
+  if (NumberOf(document, "leat-dataset") != 1 || out.identity.empty() || out.root_inode == 0)
+    return Fail(Errc::kCorrupt, "not the record of a dataset that this version knows");
+  return out;
+}
+
+Storage::Names Storage::NamesOf(const std::string& id) const {
+  return {id, fmt::format("{}/data/{}", root_, id), fmt::format("{}/.leat/{}", root_, id)};
+}
+
+Result<Storage::Names> Storage::NamesFor(const PlaceRequest& request) const {
+  LEAT_ASSIGN_OR_RETURN(const std::string folder,
+                        FolderName(request.name, request.etag, request.version));
+  if (folder.starts_with(".leat"))
+    return Fail(
+        Errc::kInvalid,
+        fmt::format("a dataset cannot be called \"{}\": such names are leat's own", folder));
+  if (!request.etag.empty() || !request.version.empty()) return NamesOf(folder);
+  const digest::Sha256 hash = digest::HashSha256(AsBytes(request.uri + "\n" + request.identity));
+  return NamesOf(fmt::format("{}/{}", kTrees, ToHex(hash).substr(0, 32)));
+}
+
+Result<std::optional<Placed>> Storage::Ready(const Names& names,
+                                             const PlaceRequest& request) const {
+  const auto text = os::ReadFile(names.record());
+  if (!text) return std::nullopt;
+  auto record = Record::Decode(*text);
+  const std::uint64_t inode = InodeOf(names.path);
+  if (!record || inode == 0) return std::nullopt;
+  LEAT_RETURN_IF_ERROR(CheckSame(request, *record, names.path));
+  if (record->expanded != request.expanded && !request.identity.empty()) {
+    return Fail(Errc::kConflict,
+                fmt::format("dataset {}: {} holds it {} already; give one of them another name",
+                            Printable(request.name), names.path,
+                            record->expanded ? "expanded" : "as it is"));
+  }
+  // Somebody has removed or changed it.
+  if (inode != record->root_inode ||
+      (!request.identity.empty() && record->identity != request.identity)) {
+    return std::nullopt;
+  }
+  const auto digest = FoldersDigest(names.path, names.folders());
+  if (!digest || *digest != record->shape.folders_digest) return std::nullopt;
+  Placed placed;
+  placed.path = names.path;
+  placed.used = Use(names.record());
+  if (!placed.used) return std::nullopt;
+  (void)::utimensat(AT_FDCWD, names.record().c_str(), nullptr, 0);
+  placed.record = std::move(*record);
+  placed.reused = true;
+  return placed;
+}
+
+Status Storage::CheckLink(const PlaceRequest& request) const {
+  if (!request.etag.empty() || !request.version.empty()) return {};
+  const std::string link = data_dir() + "/" + request.name;
+  struct stat st;
+  if (::lstat(link.c_str(), &st) != 0) return {};
+  const std::string target = LinkTarget(link);
+  if (!target.starts_with(std::string(kTrees) + "/")) {
+    return Fail(
+        Errc::kConflict,
+        fmt::format("dataset {}: {} is there and is not leat's; give the dataset another name",
+                    Printable(request.name), link));
+  }
+  const auto text = os::ReadFile(NamesOf(target).record());
+  if (!text) return {};
+  const auto record = Record::Decode(*text);
+  // (What has been made of it may differ: the trees are two.)
+  return record ? CheckSame(request, *record, link) : Status{};
+}
+
+Status Storage::PointTo(const PlaceRequest& request, const Names& names) {
+  if (!request.etag.empty() || !request.version.empty()) return {};
+  const std::string link = data_dir() + "/" + request.name;
+  const std::string target = LinkTarget(link);
+  if (target == names.id || (!target.empty() && !request.newest)) return {};
+  // Folders cannot be exchanged on NFS; a link takes another's place everywhere.
+  const std::string fresh =
+      fmt::format("{}/link.{:08x}", names.meta, static_cast<unsigned>(::getpid()));
+  ::unlink(fresh.c_str());
+  if (::symlink(names.id.c_str(), fresh.c_str()) != 0) return FailErrno(errno, fresh);
+  if (::rename(fresh.c_str(), link.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(fresh.c_str());
+    return FailErrno(error, "giving the dataset its name " + link);
+  }
+  return SyncFolder(data_dir());
+}
+
+Result<std::optional<Placed>> Storage::Find(const PlaceRequest& request) {
+  LEAT_ASSIGN_OR_RETURN(const Names names, NamesFor(request));
+  LEAT_RETURN_IF_ERROR(CheckLink(request));
+  return Ready(names, request);
+}
+
+Result<Placed> Storage::Place(const PlaceRequest& request, const CallContext& ctx) {
+  LEAT_ASSIGN_OR_RETURN(const Names names, NamesFor(request));
+  LEAT_RETURN_IF_ERROR(CheckLink(request));
+  for (;;) {
+    LEAT_ASSIGN_OR_RETURN(auto there, Ready(names, request));
+    if (there) {
+      LEAT_RETURN_IF_ERROR(PointTo(request, names));
+      return std::move(*there);
+    }
+    LEAT_RETURN_IF_ERROR(os::MakeDirs(names.meta, kFolder));
+    LEAT_RETURN_IF_ERROR(os::MakeDirs(names.path.substr(0, names.path.rfind('/')), kFolder));
+    auto lease = Lease::Take(names.lease(), times_, ctx, [&](const std::string& holder) {
+      Progress(fmt::format("waiting for {}, which downloads {}", holder, Printable(request.name)));
+      return true;
+    });
+    if (!lease) {
+      // (Whoever cleaned the dataset away took its folder with it.)
+      if (lease.error().code() == Errc::kNotFound) continue;
+      return std::unexpected(std::move(lease).error());
+    }
+    LEAT_ASSIGN_OR_RETURN(there, Ready(names, request));
+    if (there) continue;  // made while this one waited
+    const Status filled = FillAndPublish(names, request, **lease, ctx);
+    if (!filled && filled.error().code() == Errc::kConflict && !(*lease)->Check()) {
+      Note(fmt::format("{}: {}; it is looked at anew", Printable(request.name),
+                       filled.error().message()));
+      continue;
+    }
+    LEAT_RETURN_IF_ERROR(filled);
+    LEAT_RETURN_IF_ERROR(PointTo(request, names));
+    LEAT_ASSIGN_OR_RETURN(there, Ready(names, request));
+    if (there) {
+      there->reused = false;
+      return std::move(*there);
+    }
+  }
+}
+
+Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, Lease& lease,
+                               const CallContext& caller) {
+  // A lease that is lost ends the filling.
+  std::stop_source stop;
+  const std::stop_callback given_up(caller.stop, [&] { stop.request_stop(); });
+  const std::stop_callback taken(lease.lost(), [&] { stop.request_stop(); });
+  const CallContext ctx{stop.get_token(), caller.deadline};
+
+  const std::string unique = lease.holder().substr(lease.holder().rfind(' ') + 1);
+  const std::string part = fmt::format("{}/part.{}", names.meta, unique);
+  // What a dead holder has brought is gone on with, under a name that it does not know.
+  LEAT_ASSIGN_OR_RETURN(const auto left, os::ListDir(names.meta));
+  for (const std::string& name : left) {
+    const std::string path = names.meta + "/" + name;
+    if (name.starts_with("part.") && !os::Exists(part) && ::rename(path.c_str(), part.c_str()) == 0)
+      continue;
+    if (name.starts_with("part.") || name.starts_with("gone."))
+      LEAT_RETURN_IF_ERROR(os::RemoveTree(path));
+    if (name.starts_with("link.")) ::unlink(path.c_str());
+  }
+  // What stands in the dataset's place and is not complete, or not what it was, goes.
+  if (os::Exists(names.path)) {
+    Note(fmt::format("{}: {} is not as it was left, and is downloaded again",
+                     Printable(request.name), names.path));
+    ::unlink(names.record().c_str());
+    const std::string gone = fmt::format("{}/gone.{}", names.meta, unique);
+    if (::rename(names.path.c_str(), gone.c_str()) != 0)
+      return FailErrno(errno, "putting aside " + names.path);
+    LEAT_RETURN_IF_ERROR(os::RemoveTree(gone));
+  }
+  struct statvfs vfs;
+  if (request.bytes > 0 && ::statvfs(names.meta.c_str(), &vfs) == 0) {
+    const std::uint64_t here = BytesBelow(part);
+    const std::uint64_t needed = request.bytes - std::min(here, request.bytes);
+    if (vfs.f_bavail * vfs.f_frsize < needed) {
+      return Fail(
+          Errc::kNoSpace,
+          fmt::format("dataset {}: {} more are needed in {}, which has {} (leat dataset clean)",
+                      Printable(request.name), FormatBytes(needed), root_,
+                      FormatBytes(vfs.f_bavail * vfs.f_frsize)));
+    }
+  }
+  LEAT_RETURN_IF_ERROR(os::MakeDirs(part, 0755));
+  if (Status filled = request.fill(part, ctx); !filled) {
+    LEAT_RETURN_IF_ERROR(lease.Check());
+    return filled;
+  }
+  Record record;
+  record.name = request.name;
+  record.uri = request.uri;
+  record.origin = request.origin;
+  record.identity = request.identity;
+  record.etag = request.found_etag;
+  record.version_id = request.found_version;
+  record.digest = request.digest;
+  record.size = request.size;
+  record.expanded = request.expanded;
+  record.created = ::time(nullptr);
+  LEAT_ASSIGN_OR_RETURN(record.shape, IndexTree(part, names.files(), names.folders(), ctx));
+  LEAT_RETURN_IF_ERROR(SyncTree(part, ctx));
+  record.root_inode = InodeOf(part);
+  LEAT_RETURN_IF_ERROR(lease.Check());
+  // Without the folder in its place the record says nothing; with it, all is said.
+  LEAT_RETURN_IF_ERROR(os::WriteFileAtomic(names.record(), record.Encode(), 0644));
+  LEAT_RETURN_IF_ERROR(SyncFolder(names.meta));
+  if (::rename(part.c_str(), names.path.c_str()) != 0)
+    return FailErrno(errno, "publishing " + names.path);
+  return SyncFolder(names.path.substr(0, names.path.rfind('/')));
+}
+
+Result<std::vector<Stored>> Storage::List() const {
+  std::vector<Stored> out;
+  std::set<std::string> ids;
+  std::map<std::string, std::string> link_of;  // by id
+  for (const std::string& name : NamesIn(data_dir())) {
+    const std::string target = LinkTarget(data_dir() + "/" + name);
+    if (target.starts_with(std::string(kTrees) + "/")) link_of[target] = name;
+  }
+  for (const std::string& name : NamesIn(root_ + "/.leat")) {
+    if (name != kTrees) ids.insert(name);
+  }
+  for (const std::string& name : NamesIn(fmt::format("{}/.leat/{}", root_, kTrees)))
+    ids.insert(fmt::format("{}/{}", kTrees, name));
+  for (const std::string& id : ids) {
+    const Names names = NamesOf(id);
+    Stored stored;
+    stored.id = id;
+    stored.path = names.path;
+    const bool tree = id.starts_with(kTrees);
+    const auto link = link_of.find(id);
+    stored.folder = !tree ? id : link != link_of.end() ? link->second : id;
+    struct stat st;
+    if (const auto text = os::ReadFile(names.record())) {
+      if (auto record = Record::Decode(*text)) stored.record = std::move(*record);
+      if (::stat(names.record().c_str(), &st) == 0) stored.last_used = st.st_mtim.tv_sec;
+      const auto used = os::Open(names.record(), O_RDONLY);
+      stored.in_use = used && !os::Flock(used->get(), true, false);
+    }
+    stored.complete = stored.record && InodeOf(names.path) == stored.record->root_inode;
+    stored.superseded = stored.complete && tree && link == link_of.end();
+    stored.bytes = stored.complete ? stored.record->shape.bytes : 0;
+    if (!stored.complete) {
+      for (const std::string& name : NamesIn(names.meta)) {
+        if (name.starts_with("part.")) stored.bytes += BytesBelow(names.meta + "/" + name);
+      }
+      if (os::Exists(names.path)) stored.bytes += BytesBelow(names.path);
+      if (tree && stored.record) stored.folder = stored.record->name;
+    }
+    out.push_back(std::move(stored));
+  }
+  std::ranges::sort(out, {}, &Stored::folder);
+  return out;
+}
+
+Result<TreeDifference> Storage::Verify(const Stored& stored, const CallContext& ctx) const {
+  return VerifyTree(stored.path, NamesOf(stored.id).files(), ctx);
+}
+
+Status Storage::Remove(const Stored& stored) {
+  const Names names = NamesOf(stored.id);
+  auto lease = Lease::Take(names.lease(), times_, {}, [](const std::string&) { return false; });
+  if (!lease) {
+    if (lease.error().code() == Errc::kNotFound) return {};
+    if (lease.error().code() != Errc::kConflict) return std::unexpected(std::move(lease).error());
+    return Fail(Errc::kConflict, fmt::format("{} is being downloaded", Printable(stored.folder)));
+  }
+  const auto used = os::Open(names.record(), O_RDONLY);
+  if (used && !os::Flock(used->get(), true, false))
+    return Fail(Errc::kConflict, fmt::format("{} is in use by a run", Printable(stored.folder)));
+  for (const std::string& name : NamesIn(data_dir())) {
+    const std::string link = data_dir() + "/" + name;
+    if (LinkTarget(link) == stored.id && ::unlink(link.c_str()) != 0) return FailErrno(errno, link);
+  }
+  // Out of sight at once; what is left of it when this process is killed is no dataset.
+  const std::string gone = fmt::format("{}/gone.removed", names.meta);
+  LEAT_RETURN_IF_ERROR(os::RemoveTree(gone));
+  if (::rename(names.path.c_str(), gone.c_str()) != 0 && errno != ENOENT)
+    return FailErrno(errno, "removing " + names.path);
+  ::unlink(names.record().c_str());
+  for (const std::string& name : NamesIn(names.meta)) {
+    if (!name.starts_with("lease")) LEAT_RETURN_IF_ERROR(os::RemoveTree(names.meta + "/" + name));
+  }
+  lease->reset();
+  ::rmdir(names.meta.c_str());
+  return {};
+}
+
+}  // namespace leat::dataset

@@ -1,0 +1,185 @@
+#include "engine/local/pull_server.h"
+
+#include <fmt/format.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "base/json_fields.h"
+#include "base/log.h"
+#include "base/memory_budget.h"
+#include "config/aws_config.h"
+#include "job/remote.h"
+
+namespace leat::engine::local {
+namespace {
+
+constexpr std::size_t kMaxRequest = 64 * 1024;
+
+/// Of a name with '@' in front: it is in no file system, so that every view of the machine has it.
+socklen_t Address(const std::string& name, sockaddr_un& address) {
+  address = {};
+  address.sun_family = AF_UNIX;
+  const std::size_t size = std::min(name.size(), sizeof(address.sun_path));
+  std::memcpy(address.sun_path, name.data(), size);
+  address.sun_path[0] = '\0';
+  return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + size);
+}
+
+/// One line; empty when the other end is gone, or has written more than a request.
+std::string ReadLine(int fd) {
+  std::string line;
+  char byte;
+  while (line.size() < kMaxRequest) {
+    const ssize_t n = ::read(fd, &byte, 1);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return "";
+    if (byte == '\n') return line;
+    line += byte;
+  }
+  return "";
+}
+
+bool WriteLine(int fd, const nlohmann::json& document) {
+  const std::string line =
+      document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  for (std::size_t at = 0; at < line.size();) {
+    const ssize_t n = ::send(fd, line.data() + at, line.size() - at, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    at += static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
+/// Where this process finds the folder that `pid` means: by the same path where both see the same
+/// there, so that files can have two names; else through that process's root.
+Result<std::string> PathOf(pid_t pid, const std::string& dir) {
+  if (!dir.starts_with('/')) return Fail(Errc::kInvalid, dir + ": not an absolute path");
+  const std::string root = fmt::format("/proc/{}/root", pid);
+  // The deepest folder on the way that is there.
+  std::string existing = dir;
+  struct stat theirs, ours;
+  do {
+    existing.resize(std::max<std::size_t>(existing.rfind('/'), 1));
+  } while (::stat((root + existing).c_str(), &theirs) != 0 && existing != "/");
+  if (existing != "/" && ::stat(existing.c_str(), &ours) == 0 && ours.st_ino == theirs.st_ino &&
+      ours.st_dev == theirs.st_dev) {
+    return dir;
+  }
+  if (::access(root.c_str(), X_OK) != 0) return FailErrno(errno, "looking into the job's files");
+  return root + dir;
+}
+
+}  // namespace
+
+std::unique_ptr<PullServer> PullServer::Open(const std::string& run_id, job::Home home,
+                                             std::function<void()> close_in_child) {
+  os::UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un address;
+  const std::string name = "@leat-" + run_id.substr(run_id.size() > 80 ? run_id.size() - 80 : 0);
+  const socklen_t size = Address(name, address);
+  if (!socket || ::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+      ::listen(socket.get(), 128) != 0) {
+    Debug(fmt::format("no socket for the job's downloads: {}", std::strerror(errno)));
+    return nullptr;
+  }
+  return std::unique_ptr<PullServer>(
+      new PullServer(name, std::move(socket), std::move(home), std::move(close_in_child)));
+}
+
+void PullServer::OnConnection() {
+  os::UniqueFd connection(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!connection) return;
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  if (::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
+      peer.uid != ::geteuid()) {
+    return;
+  }
+  const pid_t supervisor = ::getpid();
+  if (::fork() != 0) return;
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != supervisor) ::_exit(1);
+  ::prctl(PR_SET_NAME, "leat-pull");
+  close_();
+  socket_.Reset();
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  Serve(std::move(connection));
+}
+
+void PullServer::Serve(os::UniqueFd connection) {
+  KeepHeapSmall();
+  const auto answer = [&]() -> Result<job::Pulled> {
+    ucred peer = {};
+    socklen_t size = sizeof(peer);
+    ::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    const nlohmann::json request = ParseJson(ReadLine(connection.get()));
+    if (TextOf(request, "do") != "pull")
+      return Fail(Errc::kInvalid, "the request is none that this version knows");
+    job::Toolbox tools = job::MakeToolbox(config::ProcessEnvironment(), home_);
+    LEAT_ASSIGN_OR_RETURN(const job::MountSpec spec,
+                          job::ParsePull(TextOf(request, "source"), tools.env));
+    const std::string asked = TextOf(request, "dir");
+    LEAT_ASSIGN_OR_RETURN(const std::string dir, PathOf(peer.pid, asked));
+    LEAT_ASSIGN_OR_RETURN(job::Pulled pulled, job::PullDataset(spec, dir, tools, {}));
+    pulled.dir = asked;
+    return pulled;
+  }();
+  Progress("");
+  if (answer) {
+    WriteLine(connection.get(), {{"dir", answer->dir},
+                                 {"files", answer->files},
+                                 {"bytes", answer->bytes},
+                                 {"requests", answer->requests},
+                                 {"there_before", answer->there_before},
+                                 {"etag", answer->etag},
+                                 {"version", answer->version_id},
+                                 {"pin", answer->pin}});
+  } else {
+    WriteLine(connection.get(), {{"error", answer.error().message()}});
+  }
+  ::_exit(0);
+}
+
+Result<job::Pulled> PullBySocket(const std::string& socket, const std::string& source,
+                                 const std::string& dir) {
+  const os::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address;
+  const socklen_t size = Address(socket, address);
+  if (!fd || !socket.starts_with('@') ||
+      ::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
+    return Fail(Errc::kNotFound, "LEAT_SOCK names no leat that answers");
+  }
+  if (!WriteLine(fd.get(), {{"do", "pull"}, {"source", source}, {"dir", dir}}))
+    return Fail(Errc::kUnavailable, "the leat that runs this job does not answer");
+  const nlohmann::json answer = ParseJson(ReadLine(fd.get()));
+  if (!answer.is_object()) return Fail(Errc::kUnavailable, "the leat that runs this job has gone");
+  if (const std::string error = TextOf(answer, "error"); !error.empty())
+    return Fail(Errc::kUnavailable, error);
+  job::Pulled out;
+  out.dir = TextOf(answer, "dir");
+  out.files = answer.value("files", std::uint64_t{0});
+  out.bytes = answer.value("bytes", std::uint64_t{0});
+  out.requests = answer.value("requests", std::uint64_t{0});
+  out.there_before = answer.value("there_before", false);
+  out.etag = TextOf(answer, "etag");
+  out.version_id = TextOf(answer, "version");
+  out.pin = TextOf(answer, "pin");
+  return out;
+}
+
+}  // namespace leat::engine::local

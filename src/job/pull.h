@@ -1,0 +1,36 @@
+// A dataset in a folder that the user names: what leat dataset pull does, and leat.download() of
+// Python.
+#ifndef LEAT_JOB_PULL_H_
+#define LEAT_JOB_PULL_H_
+
+#include <cstdint>
+#include <string>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "job/mount_spec.h"
+#include "job/remote.h"
+
+namespace leat::job {
+
+struct Pulled {
+  std::string dir;
+  std::uint64_t files = 0, bytes = 0, requests = 0;
+  bool there_before = false;  ///< it was complete, and of this version
+  std::string etag, version_id, pin;
+};
+
+/// A source as `leat dataset pull` reads it: with the options of a mount, expanded where its name
+/// says so.
+Result<MountSpec> ParsePull(std::string_view text, const config::Environment& env);
+
+/// `dir` (absolute) is there complete and verified, or as it was. It is made out of a tree in the
+/// cache, which all who pull the same on this machine download once; where both are on one disk the
+/// files' bytes are stored once, too. Files are read-only, folders are the user's. kConflict: `dir`
+/// holds what no pull has put there. Nothing is synced: after a power loss the next pull finds out.
+Result<Pulled> PullDataset(const MountSpec& spec, const std::string& dir, Toolbox& tools,
+                           const CallContext& ctx);
+
+}  // namespace leat::job
+
+#endif  // LEAT_JOB_PULL_H_
