@@ -47,9 +47,11 @@ struct ListingOptions {
   std::size_t threads = 8;
   /// A snapshot of the same source from an earlier day (may be null): its key ranges are listed
   /// side by side once the first page has come back truncated.
-  std::shared_ptr<const Snapshot> hint;
+  std::shared_ptr<const Snapshot> hint = {};
+  /// Entries have version ids; where the store lists versions.
+  bool with_versions = false;
   /// Called now and then with what has been listed so far; from several threads, one at a time.
-  std::function<void(std::uint64_t objects)> on_progress;
+  std::function<void(std::uint64_t objects)> on_progress = {};
 };
 
 using AddObject = std::function<Status(const store::ObjectInfo&)>;

@@ -180,7 +180,9 @@ Result<store::ListPage> Listing::FetchPage(const std::string& after) {
   if (ctx_.expired()) {
     return Fail(Errc::kDeadline, store_.UrlOf(prefix_) + ": listing took too long");
   }
-  LEAT_ASSIGN_OR_RETURN(store::ListPage page, store_.List(prefix_, {.start_after = after}, ctx_));
+  LEAT_ASSIGN_OR_RETURN(
+      store::ListPage page,
+      store_.List(prefix_, {.start_after = after, .with_versions = options_.with_versions}, ctx_));
   std::string_view before = after;
   for (const store::ObjectInfo& object : page.objects) {
     if (!object.key.starts_with(prefix_)) {

@@ -11,9 +11,11 @@
 #include <thread>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/text.h"
 #include "snapshot/cut_points.h"
 #include "snapshot/test_snapshots.h"
+#include "store/memory/memory_store.h"
 
 namespace leat::snapshot {
 namespace {
@@ -400,6 +402,27 @@ TEST(Listing, AnEmptyPageThatAdvancesIsFine) {
     }
   };
   ExtraRequests(store, "", 10);
+}
+
+TEST(Listing, EveryPageIsAskedForVersionsWhichThePinDoesNotKnow) {
+  const auto store = store::memory::MakeMemoryStore("mem://bucket", 10);
+  std::map<std::string, std::string> versions;
+  for (std::size_t i = 0; i < 300; ++i) {
+    const std::string key = "p/" + Number(i, 4);
+    const auto put = store->Put(key, AsBytes(key), {}, {});
+    ASSERT_TRUE(put);
+    versions[key] = put->version_id;
+  }
+  const MemoryFile with, without;
+  ASSERT_TRUE(ListInto(*store, "p/", with.fd(), {.with_versions = true}));
+  ASSERT_TRUE(ListInto(*store, "p/", without.fd()));
+  const auto named = *Snapshot::Open(with.fd()), plain = *Snapshot::Open(without.fd());
+  ASSERT_EQ(named->file_count(), 300U);
+  for (FileIndex i = 0; i < named->file_count(); ++i) {
+    EXPECT_EQ(named->file(i).version_id, versions.at(named->KeyOfFile(i)));
+    EXPECT_EQ(plain->file(i).version_id, "");
+  }
+  EXPECT_EQ(named->pin(), plain->pin());
 }
 
 TEST(Listing, AnErrorOfOneWorkerEndsTheOthers) {

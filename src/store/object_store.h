@@ -99,12 +99,15 @@ using Sink = std::function<Status(std::span<const std::byte>)>;
 struct ListOptions {
   std::string start_after = {};  ///< only keys greater than this one (bytes), "" for all
   std::size_t max_keys = 0;      ///< a page's size at most; 0: the store's own
-  /// Each object with the version_id of what it is now; where Capabilities::list_versions.
+  /// Each object with the version_id of what it is now; where Capabilities::list_versions. "null"
+  /// is one that can be read, but stands for other bytes after the next Put. kUnsupported: this
+  /// server turned out to know no such listing; kDenied: it may need a right of its own.
   bool with_versions = false;
 };
 struct ListPage {
   std::vector<ObjectInfo> objects;  ///< in byte order of their keys
-  /// There are more; the next page starts after the greatest key of this one, `next_after`.
+  /// There are more; the next page starts after the greatest key of this one, `next_after`. With
+  /// versions that may be a greater key, and the page may be empty: its keys were deleted.
   bool truncated = false;
   std::string next_after;
 };

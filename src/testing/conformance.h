@@ -70,7 +70,7 @@ class ObjectStoreSuite : public ::testing::TestWithParam<StoreCase> {
   }
   /// Every key below `prefix`, page by page; fails the test where a page is not as it should be.
   std::vector<std::string> ListAll(std::string_view prefix, std::size_t max_keys = 0,
-                                   std::string start_after = {});
+                                   std::string start_after = {}, bool with_versions = false);
 
   std::unique_ptr<Subject> subject_;
   CallContext ctx_;

@@ -72,6 +72,7 @@ class GcsStore final : public ObjectStore {
     return {.list = true,
             .ranges = true,
             .versions = true,
+            .list_versions = true,
             .conditional_read = true,
             .put = true,
             .put_if_absent = true,
@@ -163,6 +164,7 @@ class GcsStore final : public ObjectStore {
           page.truncated = true;
           break;
         }
+        if (options.with_versions) info.version.version_id = info.version.etag;
         page.objects.push_back(std::move(info));
       }
       // (a page may hold nothing and not be the last)

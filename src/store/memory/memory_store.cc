@@ -31,6 +31,7 @@ class MemoryStore final : public ObjectStore {
     return {.list = true,
             .ranges = true,
             .versions = true,
+            .list_versions = true,
             .conditional_read = true,
             .put = true,
             .put_if_absent = true,
@@ -83,7 +84,7 @@ class MemoryStore final : public ObjectStore {
         break;
       }
       ObjectInfo info = it->second.versions.back().info;
-      info.version.version_id.clear();
+      if (!options.with_versions) info.version.version_id.clear();
       info.expected.reset();
       info.metadata.clear();
       page.objects.push_back(std::move(info));

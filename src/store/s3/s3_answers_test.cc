@@ -673,6 +673,78 @@ TEST_F(S3AnswersTest, WhereVersion2IsMissingVersion1IsUsed) {
   EXPECT_EQ(requests(), 2u) << "it remembers";
 }
 
+std::string VersionOf(const std::string& key, const std::string& id, bool latest = true,
+                      const std::string& name = "Version") {
+  return "<" + name + "><Key>" + key + "</Key><VersionId>" + id + "</VersionId><IsLatest>" +
+         (latest ? "true" : "false") + "</IsLatest><ETag>\"e\"</ETag><Size>1</Size></" + name + ">";
+}
+CannedAnswer Versions(const std::string& inside, bool truncated = false) {
+  return {.status = 200,
+          .headers = {{"Content-Type", "application/xml"}},
+          .body = "<?xml version=\"1.0\"?><ListVersionsResult><IsTruncated>" +
+                  std::string(truncated ? "true" : "false") + "</IsTruncated>" + inside +
+                  "</ListVersionsResult>"};
+}
+
+TEST_F(S3AnswersTest, AListingWithVersionsAsksForThemAndNamesThem) {
+  http_.Then(Versions(
+      VersionOf("p/a", "v2") + VersionOf("p/a", "v1", false) + VersionOf("p/b", "null"), true));
+  const auto list =
+      store_->List("p/", {.start_after = "p/ +", .max_keys = 3, .with_versions = true}, {});
+  ASSERT_TRUE(list) << list.error().message();
+  EXPECT_EQ(http_.requests()[0].url,
+            "https://bkt.s3.us-east-1.amazonaws.com/?versions&encoding-type=url&"
+            "key-marker=p%2F%20%2B&max-keys=3&prefix=p%2F");
+  ASSERT_EQ(list->objects.size(), 2u);
+  EXPECT_EQ(list->objects[0].version, (Version{"e", "v2"}));
+  EXPECT_EQ(list->objects[1].version, (Version{"e", "null"}));
+  EXPECT_EQ(list->next_after, "p/b");
+}
+
+TEST_F(S3AnswersTest, APageOfWhatWasDeletedOrReplacedGoesOn) {
+  const ListOptions options{.start_after = "a", .with_versions = true};
+  http_.Then(
+      Versions(VersionOf("b", "v1", true, "DeleteMarker") + VersionOf("c", "v2", false), true));
+  const auto deleted = store_->List("", options, {});
+  ASSERT_TRUE(deleted) << deleted.error().message();
+  EXPECT_TRUE(deleted->objects.empty());
+  EXPECT_TRUE(deleted->truncated);
+  EXPECT_EQ(deleted->next_after, "b") << "what c is now is not known yet";
+  // The marker's own versions again (Ceph), more than a page of them; then what comes next.
+  http_.Then(Versions(VersionOf("a", "v9") + VersionOf("a", "v8", false), true));
+  http_.Then(Versions(VersionOf("a", "v7", false) + VersionOf("b", "v1"), true));
+  const auto next = store_->List("", options, {});
+  ASSERT_TRUE(next) << next.error().message();
+  ASSERT_EQ(next->objects.size(), 1u);
+  EXPECT_EQ(next->objects[0].key, "b");
+  EXPECT_EQ(next->next_after, "b");
+  EXPECT_NE(http_.requests().back().url.find("key-marker=a&version-id-marker=v8"),
+            std::string::npos)
+      << http_.requests().back().url;
+  // One that never does.
+  http_.Otherwise([](const net::HttpRequest&) { return Versions(VersionOf("a", "v9"), true); });
+  EXPECT_EQ(store_->List("", options, {}).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(requests(), 5u);
+}
+
+TEST_F(S3AnswersTest, WhoCannotListVersionsIsToldSo) {
+  const ListOptions options{.with_versions = true};
+  http_.Then(ErrorAnswer(403, "AccessDenied"));
+  const auto denied = store_->List("", options, {});
+  ASSERT_FALSE(denied);
+  EXPECT_EQ(denied.error().code(), Errc::kDenied);
+  EXPECT_NE(denied.error().message().find("s3:ListBucketVersions"), std::string::npos);
+  http_.Then(ErrorAnswer(501, "NotImplemented"));
+  EXPECT_EQ(store_->List("", options, {}).error().code(), Errc::kUnsupported);
+  http_.Then(Listing(Entry("b")));
+  EXPECT_EQ(store_->List("", options, {}).error().code(), Errc::kUnsupported);
+  for (const std::string& inside :
+       {VersionOf("b", "1") + VersionOf("a", "2"), VersionOf("b", "1") + VersionOf("b", "2")}) {
+    http_.Then(Versions(inside));
+    EXPECT_EQ(store_->List("", options, {}).error().code(), Errc::kCorrupt) << inside;
+  }
+}
+
 TEST_F(S3AnswersTest, AServerThatSaysSoIsListedByVersion1) {
   http_.Then(ErrorAnswer(501, "NotImplemented"));
   http_.Then(Listing(Entry("b")));

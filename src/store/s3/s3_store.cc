@@ -146,6 +146,7 @@ class S3Store final : public ObjectStore {
     return {.list = true,
             .ranges = true,
             .versions = true,
+            .list_versions = true,
             .conditional_read = true,
             .put = true,
             .put_if_absent = true,
@@ -208,6 +209,7 @@ class S3Store final : public ObjectStore {
 
   Result<ListPage> List(std::string_view prefix, const ListOptions& options,
                         const CallContext& ctx) override {
+    if (options.with_versions) return ListWithVersions(prefix, options, ctx);
     LEAT_ASSIGN_OR_RETURN(Listing listing, ListOnce(prefix, options, "", ctx));
     // Where a stretch holds nothing but what was deleted, a page may be empty and not the last.
     for (int empty_pages = 0; listing.objects.empty() && listing.truncated; ++empty_pages) {
@@ -221,18 +223,7 @@ class S3Store final : public ObjectStore {
     ListPage page;
     page.objects = std::move(listing.objects);
     page.truncated = listing.truncated;
-    std::string_view before = options.start_after;
-    for (const ObjectInfo& info : page.objects) {
-      if (!info.key.starts_with(prefix)) {
-        return Fail(Errc::kCorrupt, UrlOf(prefix) + ": the listing has the key \"" +
-                                        Printable(info.key) + "\" outside of it");
-      }
-      if (info.key <= before && !before.empty()) {
-        return Fail(Errc::kCorrupt, UrlOf(prefix) + ": the listing is out of order at \"" +
-                                        Printable(info.key) + "\"");
-      }
-      before = info.key;
-    }
+    LEAT_RETURN_IF_ERROR(CheckOrder(prefix, options.start_after, page.objects));
     if (page.truncated) page.next_after = page.objects.back().key;
     return page;
   }
@@ -644,37 +635,115 @@ class S3Store final : public ObjectStore {
                                      now.error().message() + ")");
   }
 
+  Status CheckOrder(std::string_view prefix, std::string_view before,
+                    std::span<const ObjectInfo> objects) const {
+    for (const ObjectInfo& info : objects) {
+      if (!info.key.starts_with(prefix)) {
+        return Fail(Errc::kCorrupt, UrlOf(prefix) + ": the listing has the key \"" +
+                                        Printable(info.key) + "\" outside of it");
+      }
+      if (info.key <= before && !before.empty()) {
+        return Fail(Errc::kCorrupt, UrlOf(prefix) + ": the listing is out of order at \"" +
+                                        Printable(info.key) + "\"");
+      }
+      before = info.key;
+    }
+    return {};
+  }
+
+  /// A page may be empty and not the last: where a stretch holds nothing but what was deleted or
+  /// replaced, what is known so far is not asked for again after a failure.
+  Result<ListPage> ListWithVersions(std::string_view prefix, const ListOptions& options,
+                                    const CallContext& ctx) {
+    constexpr int kMostRequests = 1000;
+    std::string key = options.start_after, version;
+    for (int request = 0; request < kMostRequests; ++request) {
+      LEAT_ASSIGN_OR_RETURN(VersionListing listing,
+                            ListVersionsOnce(prefix, options, key, version, ctx));
+      // Ceph begins with the marker's own versions again.
+      const auto known = [&](const std::string& k) {
+        return !options.start_after.empty() && k <= options.start_after;
+      };
+      ListPage page;
+      page.objects = std::move(listing.objects);
+      const auto first = std::ranges::find_if_not(page.objects, known, &ObjectInfo::key);
+      page.objects.erase(page.objects.begin(), first);
+      LEAT_RETURN_IF_ERROR(CheckOrder(prefix, options.start_after, page.objects));
+      page.truncated = listing.truncated;
+      page.next_after = listing.truncated ? std::move(listing.settled) : "";
+      if (!page.truncated || (!page.next_after.empty() && !known(page.next_after))) return page;
+      // All of it were versions of one key: the next ones.
+      if (listing.last_key < key || (listing.last_key == key && listing.last_version == version))
+        break;
+      key = std::move(listing.last_key);
+      version = std::move(listing.last_version);
+    }
+    return Fail(Errc::kCorrupt, UrlOf(prefix) + ": the listing is truncated but does not go on");
+  }
+
+  Result<VersionListing> ListVersionsOnce(std::string_view prefix, const ListOptions& options,
+                                          const std::string& key, const std::string& version,
+                                          const CallContext& ctx) {
+    Spec spec{.query = "versions&encoding-type=url"};
+    if (!key.empty()) spec.query += "&key-marker=" + net::PercentEncode(key);
+    if (!version.empty()) spec.query += "&version-id-marker=" + net::PercentEncode(version);
+    if (options.max_keys > 0) spec.query += "&max-keys=" + std::to_string(options.max_keys);
+    if (!prefix.empty()) spec.query += "&prefix=" + net::PercentEncode(prefix);
+    LEAT_ASSIGN_OR_RETURN(Answer answer, AskForListing(spec, prefix, ctx));
+    if (answer.response.status == 403) {
+      auto refused = answer.Failure();
+      return Fail(refused.error().code(),
+                  refused.error().message() +
+                      "; listing versions needs a right of its own (s3:ListBucketVersions)");
+    }
+    if (!answer.ok()) return answer.Failure();
+    std::string& body = answer.response.body;
+    // A server that does not know the parameter lists objects.
+    if (std::string_view(body).substr(0, 512).find("<ListBucketResult") != std::string_view::npos) {
+      return Fail(Errc::kUnsupported,
+                  UrlOf(prefix) + ": " + client_.ServerName() + " does not list versions");
+    }
+    auto listing = ParseVersions(body);
+    if (!listing) return Fail(std::move(listing), UrlOf(prefix));
+    return listing;
+  }
+
+  /// An answer that is a listing, or the store's refusal.
+  Result<Answer> AskForListing(const Spec& spec, std::string_view prefix, const CallContext& ctx) {
+    LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
+    answer.asked.url = UrlOf(prefix);
+    if (!answer.ok()) return answer;
+    const std::string_view start = std::string_view(answer.response.body).substr(0, 512);
+    const bool is_xml = start.find("<ListBucketResult") != start.npos ||
+                        start.find("<ListVersionsResult") != start.npos ||
+                        start.find("<?xml") != start.npos;
+    if (!is_xml) {
+      return Fail(Errc::kInvalid, UrlOf(prefix) + ": " + client_.ServerName() +
+                                      " does not speak S3" + WhatItAnswered(answer.response));
+    }
+    if (start.find("<Error") != start.npos) {
+      if (const auto error = ParseError(answer.response.body)) {
+        answer.error = *error;
+        answer.response.status = 500;  // an error behind a 200 came up while the server worked
+      }
+    }
+    return answer;
+  }
+
   Result<Listing> ListOnce(std::string_view prefix, const ListOptions& options,
                            const std::string& at, const CallContext& ctx) {
     for (;;) {
       const bool v1 = IsV1();
       Spec spec{.query = ListQuery(prefix, options, at, v1)};
-      LEAT_ASSIGN_OR_RETURN(Answer answer, client_.Send(spec, ctx));
+      LEAT_ASSIGN_OR_RETURN(Answer answer, AskForListing(spec, prefix, ctx));
       if (!answer.ok()) {
         if (!v1 && (answer.error.code == "NotImplemented" || answer.response.status == 501)) {
           NoteV1();
           continue;
         }
-        answer.asked.url = UrlOf(prefix);
         return answer.Failure();
       }
-      std::string& body = answer.response.body;
-      const std::string_view start = std::string_view(body).substr(0, 512);
-      const bool is_xml =
-          start.find("<ListBucketResult") != start.npos || start.find("<?xml") != start.npos;
-      if (!is_xml) {
-        return Fail(Errc::kInvalid, UrlOf(prefix) + ": " + client_.ServerName() +
-                                        " does not speak S3" + WhatItAnswered(answer.response));
-      }
-      if (start.find("<Error") != start.npos) {
-        if (const auto error = ParseError(body)) {
-          answer.error = *error;
-          answer.response.status = 500;  // an error behind a 200 came up while the server worked
-          answer.asked.url = UrlOf(prefix);
-          return answer.Failure();
-        }
-      }
-      auto listing = ParseListing(body);
+      auto listing = ParseListing(answer.response.body);
       if (!listing) return Fail(std::move(listing), UrlOf(prefix));
       // Version 1 does not know start-after; a first page is the same in both.
       if (!v1 && !listing->is_v2) {

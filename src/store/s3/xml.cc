@@ -64,6 +64,8 @@ Result<ObjectInfo> ParseEntry(const pugi::xml_node& contents, bool encoded) {
       info.modified = net::ParseIsoDate(field.child_value());
     } else if (Is(field, "StorageClass")) {
       info.archived = IsArchiveClass(field.child_value());
+    } else if (Is(field, "VersionId")) {
+      info.version.version_id = TextOf(field);
     }
   }
   if (!has_key) return Fail(Errc::kCorrupt, "the listing has an entry without a key");
@@ -79,16 +81,33 @@ bool IsArchiveClass(std::string_view storage_class) {
   return storage_class == "GLACIER" || storage_class == "DEEP_ARCHIVE";
 }
 
-Result<Listing> ParseListing(std::string& document) {
-  pugi::xml_document xml;
+namespace {
+
+/// The root of a listing of that name; `document` is scratch.
+Result<pugi::xml_node> ParseInPlace(pugi::xml_document& xml, std::string& document,
+                                    const char* name) {
   const auto parsed =
       xml.load_buffer_inplace(document.data(), document.size(), kParse, pugi::encoding_utf8);
   if (!parsed) {
     return Fail(Errc::kCorrupt,
                 std::string("the listing is not well-formed XML: ") + parsed.description());
   }
-  const pugi::xml_node root = RootNamed(xml, "ListBucketResult");
-  if (!root) return Fail(Errc::kCorrupt, "the listing is no ListBucketResult");
+  const pugi::xml_node root = RootNamed(xml, name);
+  if (!root) return Fail(Errc::kCorrupt, std::string("the listing is no ") + name);
+  return root;
+}
+
+Result<bool> ReadTruncated(std::string_view text) {
+  if (text != "true" && text != "false")
+    return Fail(Errc::kCorrupt, "the listing does not say whether it is truncated");
+  return text == "true";
+}
+
+}  // namespace
+
+Result<Listing> ParseListing(std::string& document) {
+  pugi::xml_document xml;
+  LEAT_ASSIGN_OR_RETURN(const pugi::xml_node root, ParseInPlace(xml, document, "ListBucketResult"));
 
   Listing listing;
   bool encoded = false;
@@ -110,16 +129,46 @@ Result<Listing> ParseListing(std::string& document) {
       listing.next = TextOf(node);
     }
   }
-  if (truncated != "true" && truncated != "false") {
-    return Fail(Errc::kCorrupt, "the listing does not say whether it is truncated");
-  }
-  listing.truncated = truncated == "true";
+  LEAT_ASSIGN_OR_RETURN(listing.truncated, ReadTruncated(truncated));
   if (encoded && !listing.is_v2) listing.next = Decode(std::move(listing.next));
   listing.objects.reserve(entries);
   for (const pugi::xml_node& node : root.children()) {
     if (!Is(node, "Contents")) continue;
     LEAT_ASSIGN_OR_RETURN(auto entry, ParseEntry(node, encoded));
     listing.objects.push_back(std::move(entry));
+  }
+  return listing;
+}
+
+Result<VersionListing> ParseVersions(std::string& document) {
+  pugi::xml_document xml;
+  LEAT_ASSIGN_OR_RETURN(const pugi::xml_node root,
+                        ParseInPlace(xml, document, "ListVersionsResult"));
+  VersionListing listing;
+  LEAT_ASSIGN_OR_RETURN(listing.truncated, ReadTruncated(root.child_value("IsTruncated")));
+  const bool encoded = std::strcmp(root.child_value("EncodingType"), "url") == 0;
+  for (const pugi::xml_node& node : root.children()) {
+    const bool is_marker = Is(node, "DeleteMarker");
+    if (!is_marker && !Is(node, "Version")) continue;
+    const pugi::xml_node key_node = node.child("Key");
+    std::string key = encoded ? Decode(TextOf(key_node)) : TextOf(key_node);
+    if (key.empty()) return Fail(Errc::kCorrupt, "the listing has an entry without a key");
+    if (key != listing.last_key) listing.settled = listing.last_key;
+    const bool is_latest = std::strcmp(node.child_value("IsLatest"), "true") == 0;
+    if (is_latest) listing.settled = key;
+    listing.last_key = std::move(key);
+    listing.last_version = TextOf(node.child("VersionId"));
+    if (!is_latest || is_marker) continue;
+    LEAT_ASSIGN_OR_RETURN(auto entry, ParseEntry(node, encoded));
+    listing.objects.push_back(std::move(entry));
+  }
+  if (listing.last_key.empty() && listing.truncated) {
+    // (Ceph does not encode it, others do: only where that is the same)
+    const std::string next = TextOf(root.child("NextKeyMarker"));
+    if (next.empty() || next.find_first_of("%+") != next.npos)
+      return Fail(Errc::kCorrupt, "the listing is truncated but does not go on");
+    listing.last_key = next;
+    listing.last_version = TextOf(root.child("NextVersionIdMarker"));
   }
   return listing;
 }

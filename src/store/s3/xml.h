@@ -36,6 +36,18 @@ struct Listing {
 /// or size. Order is the caller's to check.
 Result<Listing> ParseListing(std::string& document);
 
+/// A page of a ListVersionsResult.
+/// https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.html
+struct VersionListing {
+  std::vector<ObjectInfo> objects;  ///< what is there now, with version ids
+  bool truncated = false;
+  /// The greatest key of which nothing on a later page can tell more; empty: none.
+  std::string settled;
+  std::string last_key, last_version;  ///< of the last entry: where the server would go on
+};
+/// As ParseListing; versions of one key follow each other.
+Result<VersionListing> ParseVersions(std::string& document);
+
 /// The UploadId of an InitiateMultipartUploadResult.
 Result<std::string> ParseUpload(std::string_view document);
 /// A page of a ListPartsResult.

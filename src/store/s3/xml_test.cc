@@ -37,6 +37,54 @@ TEST(S3Xml, AListingIsRead) {
   EXPECT_TRUE(page->objects[1].archived);
 }
 
+std::string Versions(const std::string& inside) {
+  return "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+         "<ListVersionsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">" +
+         inside + "</ListVersionsResult>";
+}
+std::string VersionEntry(const std::string& key, const std::string& id, bool latest,
+                         const std::string& name = "Version") {
+  return "<" + name + "><Key>" + key + "</Key><VersionId>" + id + "</VersionId><IsLatest>" +
+         (latest ? "true" : "false") + "</IsLatest><ETag>\"e\"</ETag><Size>3</Size></" + name + ">";
+}
+
+TEST(S3Xml, OfVersionsTheLatestAreReadThatAreNoDeletion) {
+  const auto parse = [](std::string document) { return ParseVersions(document); };
+  const auto page = parse(
+      Versions("<IsTruncated>true</IsTruncated><EncodingType>url</EncodingType>"
+               "<KeyMarker>\x01%zz+&amp;</KeyMarker><NextKeyMarker>%</NextKeyMarker>" +
+               VersionEntry("a%2F+b", "v2", true) + VersionEntry("a%2F+b", "v1", false) +
+               VersionEntry("c", "v4", true, "DeleteMarker") + VersionEntry("c", "v3", false) +
+               VersionEntry("d", "null", true) + VersionEntry("e", "v7", false)));
+  ASSERT_TRUE(page) << page.error().message();
+  ASSERT_EQ(page->objects.size(), 2u);
+  EXPECT_EQ(page->objects[0].key, "a/ b");
+  EXPECT_EQ(page->objects[0].version, (Version{"e", "v2"}));
+  EXPECT_EQ(page->objects[0].size, 3u);
+  EXPECT_EQ(page->objects[1].version, (Version{"e", "null"}));
+  EXPECT_TRUE(page->truncated);
+  EXPECT_EQ(page->settled, "d") << "what e is now comes later";
+  EXPECT_EQ(page->last_key, "e");
+  EXPECT_EQ(page->last_version, "v7");
+  const auto deleted = parse(
+      Versions("<IsTruncated>true</IsTruncated>" + VersionEntry("c", "v4", true, "DeleteMarker")));
+  ASSERT_TRUE(deleted);
+  EXPECT_EQ(deleted->settled, "c");
+  EXPECT_TRUE(deleted->objects.empty());
+  const std::string truncated = "<IsTruncated>true</IsTruncated>";
+  EXPECT_EQ(parse(Versions(truncated + "<NextKeyMarker>a/b</NextKeyMarker>"))->last_key, "a/b");
+  for (const std::string& document :
+       {Versions(""), Versions(truncated), Page("<IsTruncated>false</IsTruncated>"),
+        Versions(truncated + "<NextKeyMarker>a%2Fb</NextKeyMarker>"),
+        Versions("<IsTruncated>false</IsTruncated><Version><IsLatest>true</IsLatest></Version>"),
+        Versions("<IsTruncated>false</IsTruncated><Version><Key>k</Key><IsLatest>true</IsLatest>"
+                 "</Version>")}) {
+    const auto bad = parse(document);
+    ASSERT_FALSE(bad) << document;
+    EXPECT_EQ(bad.error().code(), Errc::kCorrupt);
+  }
+}
+
 TEST(S3Xml, KeysAreTakenLiterallyWhereTheServerDidNotEncodeThem) {
   const auto page = Parse(
       Page("<IsTruncated>false</IsTruncated><Contents><Key>a+b%20c</Key><Size>0</Size></Contents>"
