@@ -14,6 +14,8 @@
 
 namespace leat::snapshot {
 
+class Builder;
+
 /// One source. A value; sorted by name, then source, in a lock file.
 struct LockedSource {
   std::string name;      ///< of the dataset, or the target of a mount: what the run knows it by
@@ -33,15 +35,16 @@ struct LockFile {
   std::vector<LockedSource> sources;
 };
 
-/// JSON, keys and sources sorted, two spaces, one trailing newline: the same contents are the same
-/// bytes.
+/// JSON, sources sorted, keys in a fixed order, two spaces, one trailing newline: the same contents
+/// are the same bytes.
 std::string EncodeLock(const LockFile& lock);
 /// kCorrupt with a sentence for anything that is not a lock file of a version that is known, whole
-/// and consistent.
+/// and consistent. The sources come sorted.
 Result<LockFile> DecodeLock(std::string_view text);
 /// Reads FILE. kNotFound, kCorrupt name the file.
 Result<LockFile> ReadLock(const std::string& path);
-/// Writes FILE atomically (synced, renamed).
+/// Writes FILE atomically (synced, renamed). kInvalid for what DecodeLock would refuse: a secret, a
+/// name twice, bytes that JSON cannot hold.
 Status WriteLock(const std::string& path, const LockFile& lock);
 
 /// One file of a locked folder. A value.
@@ -51,22 +54,31 @@ struct LockedEntry {
   std::string etag, version_id;
   bool operator==(const LockedEntry&) const = default;
 };
+/// All that the snapshot's pin is over, in byte order of the keys.
+std::vector<LockedEntry> EntriesOf(const Snapshot& snapshot);
+/// Adds them below the builder's prefix: its snapshot has the pin that was locked. What the pin
+/// does not know is not there: times, folders without files, what was archived.
+Status AddEntries(const std::vector<LockedEntry>& entries, std::string_view prefix,
+                  Builder& builder);
 /// FILE.d/<hex of the digest>.zst: the entries in byte order of their keys, compressed by zstd;
 /// written before the lock file itself, atomically; nothing is written where it is there and
-/// complete. `mf`: "mf:<hex>".
+/// complete. `mf`: "mf:<hex>"; kInvalid where it does not name the entries.
 Status WriteLockedEntries(const std::string& lock_path, std::string_view mf,
                           const std::vector<LockedEntry>& entries);
 /// kNotFound: it is not there; kCorrupt: it is not what `mf` names (the digest over the entries is
-/// computed anew).
+/// computed anew). In byte order of the keys.
 Result<std::vector<LockedEntry>> ReadLockedEntries(const std::string& lock_path,
                                                    std::string_view mf);
 
 /// How a folder differs from what was locked, by keys.
 struct LockDifference {
   std::vector<std::string> added, removed, changed;
-  /// "3 added (a b c), 1 removed (d), 12 changed (e f g h i j k l m n ...)": the first ten of each.
+  bool empty() const { return added.empty() && removed.empty() && changed.empty(); }
+  /// "3 added (a b c), 1 removed (d), 12 changed (e f g h i j k l m n ...)": the first ten of each;
+  /// "nothing" where it is empty.
   std::string Describe() const;
 };
+/// By size and etag: as the pin, it does not know versions. `locked` is in byte order of the keys.
 LockDifference Compare(const std::vector<LockedEntry>& locked, const Snapshot& now);
 
 }  // namespace leat::snapshot

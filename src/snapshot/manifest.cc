@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <optional>
 
 #include "base/bytes.h"
 #include "digest/digest.h"
-#include "net/url.h"
+#include "snapshot/fields.h"
 
 namespace leat::snapshot {
 namespace {
@@ -20,48 +18,31 @@ constexpr std::uint64_t kLargest = 1ULL << 30;
 
 std::string Sum(std::string_view text) { return ToHex(digest::HashSha256(AsBytes(text))); }
 
-template <typename T>
-std::optional<T> Number(std::string_view text) {
-  T out = 0;
-  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), out);
-  if (ec != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+std::string LineOf(const ManifestEntry& e) {
+  std::string out = fmt::format("{} {}", e.size, e.mtime_ns);
+  for (const std::string_view text : {e.etag, e.path, e.key}) {
+    out += ' ';
+    AppendField(out, text);
+  }
   return out;
 }
 
-std::string Field(std::string_view text) {
-  return text.empty() ? "-" : text == "-" ? "%2D" : net::PercentEncode(text, true);
-}
-std::string Plain(std::string_view field) {
-  return field == "-" ? std::string() : net::PercentDecode(field);
-}
-
-std::string LineOf(const ManifestEntry& e) {
-  return fmt::format("{} {} {} {} {}", e.size, e.mtime_ns, Field(e.etag), Field(e.path),
-                     Field(e.key));
-}
-
-std::optional<ManifestEntry> ParseLine(const std::string_view whole) {
-  std::string_view line = whole;
-  std::array<std::string_view, 5> fields;
-  std::size_t count = 0;
-  for (; count < fields.size() && !line.empty(); ++count) {
-    const std::size_t end = std::min(line.find(' '), line.size());
-    fields[count] = line.substr(0, end);
-    line.remove_prefix(std::min(end + 1, line.size()));
-  }
-  if (count != fields.size() || !line.empty()) return std::nullopt;
-  const auto size = Number<std::uint64_t>(fields[0]);
-  const auto mtime = Number<std::int64_t>(fields[1]);
-  if (!size || *size > INT64_MAX || !mtime) return std::nullopt;
-  ManifestEntry entry{.path = Plain(fields[3]),
+std::optional<ManifestEntry> ParseLine(std::string_view line) {
+  const auto fields = SplitFields<5>(line);
+  if (!fields) return std::nullopt;
+  const auto size = ReadNumber<std::uint64_t>(fields->at(0));
+  const auto mtime = ReadNumber<std::int64_t>(fields->at(1));
+  auto etag = ReadField(fields->at(2)), path = ReadField(fields->at(3)),
+       key = ReadField(fields->at(4));
+  if (!size || *size > INT64_MAX || !mtime || !etag || !path || !key) return std::nullopt;
+  ManifestEntry entry{.path = *std::move(path),
                       .size = *size,
                       .mtime_ns = *mtime,
-                      .etag = Plain(fields[2]),
-                      .key = Plain(fields[4])};
-  // Nothing lies but where it is to be looked for; and there is one way to write a thing.
+                      .etag = *std::move(etag),
+                      .key = *std::move(key)};
+  // Nothing lies but where it is to be looked for.
   if (entry.path.empty() || entry.path.starts_with(kControl) ||
-      (!entry.key.empty() && entry.key != std::string(kStaged) + entry.path) ||
-      LineOf(entry) != whole) {
+      (!entry.key.empty() && entry.key != std::string(kStaged) + entry.path)) {
     return std::nullopt;
   }
   return entry;

@@ -423,44 +423,48 @@ std::string Snapshot::BlockFirstKey(std::uint32_t b) const {
   return PathOfFile(impl_->blocks[b].first_file);
 }
 
+void Snapshot::ForEachListed(const std::function<void(const Listed&)>& visit) const {
+  std::vector<Listed> left_out;
+  // (checked when it was opened)
+  (void)impl_->WalkLeftOut([&](std::string_view key, std::uint64_t size, std::string_view etag) {
+    left_out.push_back({key, size, etag, {}});
+  });
+  auto next = left_out.begin();
+  std::string key;
+  for (FileIndex i = 0; i < file_count(); ++i) {
+    const FileInfo info = file(i);
+    key.clear();
+    impl_->AppendPath(info.parent, info.name, key);
+    for (; next != left_out.end() && next->key < key; ++next) visit(*next);
+    visit({key, info.size, info.etag, info.version_id});
+  }
+  for (; next != left_out.end(); ++next) visit(*next);
+}
+
 Status Snapshot::VerifyPin() const {
-  struct Record {
-    std::string_view key;
-    std::uint64_t size;
-    std::string_view etag;
-  };
-  std::vector<Record> left_out;
-  LEAT_RETURN_IF_ERROR(
-      impl_->WalkLeftOut([&](std::string_view key, std::uint64_t size, std::string_view etag) {
-        left_out.push_back({key, size, etag});
-      }));
   format::RecordHasher pin, root;
   pin.Update(format::kPinDomain);
   root.Update(format::kRootDomain);
-  auto next = left_out.begin();
-  std::string key, record;
-  const auto put_left_out = [&] {
+  std::string record;
+  ForEachListed([&](const Listed& listed) {
     record.clear();
-    format::AppendRecord(record, next->key, next->size, next->etag);
+    format::AppendRecord(record, listed.key, listed.size, listed.etag);
     pin.Update(record);
-    ++next;
-  };
+  });
+  std::string key;
   for (const format::Block& block : impl_->blocks) {
     format::RecordHasher of_block;
     for (std::uint32_t n = 0; n < block.file_count; ++n) {
       const FileInfo info = file(block.first_file + n);
       key.clear();
       impl_->AppendPath(info.parent, info.name, key);
-      while (next != left_out.end() && next->key < key) put_left_out();
       record.clear();
       format::AppendRecord(record, key, info.size, info.etag);
-      pin.Update(record);
       of_block.Update(record);
     }
     if (of_block.Finish() != block.sha256) return Damaged("a block's digest");
     root.Update(AsText(block.sha256));
   }
-  while (next != left_out.end()) put_left_out();
   if (root.Finish() != impl_->header.root) return Damaged("the root digest");
   if (pin.Finish() != impl_->header.pin) return Damaged("the pin");
   return {};

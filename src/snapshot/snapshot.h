@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -119,6 +120,15 @@ class Snapshot {
   /// side.
   std::uint32_t block_count() const;
   std::string BlockFirstKey(std::uint32_t b) const;
+
+  /// All that the pin is over: files and what was left out, in byte order of the keys (relative to
+  /// the prefix). The views are valid during the call.
+  struct Listed {
+    std::string_view key;
+    std::uint64_t size = 0;
+    std::string_view etag, version_id;
+  };
+  void ForEachListed(const std::function<void(const Listed&)>& visit) const;
 
   /// Computes the pin and the blocks' digests anew from the entries (Open only compares the file's
   /// fast checksums). kCorrupt where they differ from what the file says of itself.
