@@ -7,14 +7,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <sstream>
 #include <vector>
+
+#include "os/program.h"
 
 namespace leat::os {
 namespace {
@@ -80,6 +80,28 @@ Status MountTmpfs(const std::string& path, const std::string& options) {
   return {};
 }
 
+Result<UniqueFd> NewMount(const std::string& type, const std::string& device,
+                          const std::vector<std::string>& options) {
+  const UniqueFd fs(static_cast<int>(::syscall(SYS_fsopen, type.c_str(), FSOPEN_CLOEXEC)));
+  if (!fs && errno == ENODEV) {
+    return Fail(Errc::kUnsupported, fmt::format("the kernel has no {} (modprobe {})", type, type));
+  }
+  const std::string doing = fmt::format("mounting {} ({})", device, type);
+  if (!fs ||
+      ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_SET_STRING, "source", device.c_str(), 0) != 0)
+    return FailErrno(errno, doing);
+  for (const std::string& option : options) {
+    if (::syscall(SYS_fsconfig, fs.get(), FSCONFIG_SET_FLAG, option.c_str(), nullptr, 0) != 0)
+      return FailErrno(errno, doing + ": " + option);
+  }
+  if (::syscall(SYS_fsconfig, fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0)
+    return FailErrno(errno, doing);
+  UniqueFd mount(static_cast<int>(
+      ::syscall(SYS_fsmount, fs.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)));
+  if (!mount) return FailErrno(errno, doing);
+  return mount;
+}
+
 Result<FuseMount> NewFuseMount(const FuseMountOptions& options) {
   FuseMount out;
   LEAT_ASSIGN_OR_RETURN(out.device, Open(options.device, O_RDWR));
@@ -110,42 +132,16 @@ Result<FuseMount> NewFuseMount(const FuseMountOptions& options) {
 
 namespace {
 
-/// Runs fusermount3; its words on stderr, joined in one line, are the reason of a failure.
-Status RunFusermount(const std::vector<std::string>& words, int comm_fd) {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return FailErrno(errno, "fusermount3");
-  UniqueFd out(ends[0]), in(ends[1]);
-  const pid_t pid = ::fork();
-  if (pid < 0) return FailErrno(errno, "fusermount3");
-  if (pid == 0) {
-    std::vector<char*> argv;
-    argv.push_back(const_cast<char*>("fusermount3"));
-    for (const std::string& w : words) argv.push_back(const_cast<char*>(w.c_str()));
-    argv.push_back(nullptr);
-    ::dup2(in.get(), STDERR_FILENO);
-    if (comm_fd >= 0) {
-      ::fcntl(comm_fd, F_SETFD, 0);
-      ::setenv("_FUSE_COMMFD", std::to_string(comm_fd).c_str(), 1);
-    }
-    ::execvp("fusermount3", argv.data());
-    constexpr std::string_view kMissing =
-        "fusermount3 is not installed (Debian: apt-get install fuse3)";
-    [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, kMissing.data(), kMissing.size());
-    ::_exit(127);
+/// Runs fusermount3; its words, joined in one line, are the reason of a failure.
+Status RunFusermount(std::vector<std::string> words, int comm_fd) {
+  words.insert(words.begin(), "fusermount3");
+  const auto end = RunProgram(words, comm_fd, comm_fd >= 0 ? "_FUSE_COMMFD=3" : "");
+  if (!end && end.error().code() == Errc::kNotFound) {
+    return Fail(Errc::kDenied, "fusermount3 is not installed (Debian: apt-get install fuse3)");
   }
-  in.Reset();
-  std::string said(4096, '\0');
-  std::size_t size = 0;
-  for (ssize_t n;
-       size < said.size() && (n = ::read(out.get(), said.data() + size, said.size() - size)) > 0;) {
-    size += static_cast<std::size_t>(n);
-  }
-  said.resize(size);
-  while (!said.empty() && said.back() == '\n') said.pop_back();
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (status != 0) return Fail(Errc::kDenied, said.empty() ? "fusermount3 failed" : said);
+  if (!end) return std::unexpected(end.error());
+  if (!end->succeeded)
+    return Fail(Errc::kDenied, end->said.empty() ? "fusermount3 failed" : end->said);
   return {};
 }
 
@@ -184,22 +180,24 @@ Status FusermountUnmount(const std::string& dir) {
   return RunFusermount({"-u", "-z", "--", dir}, -1);
 }
 
-std::vector<MountPoint> MountTable() {
-  // Spaces and the like are written as \040.
-  const auto plain = [](const std::string& text) {
-    std::string out;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      if (text[i] == '\\' && i + 3 < text.size()) {
-        out += static_cast<char>(std::strtol(text.substr(i + 1, 3).c_str(), nullptr, 8));
-        i += 3;
-      } else {
-        out += text[i];
-      }
+std::string PlainMountPath(std::string_view text) {
+  const auto octal = [&](std::size_t i) { return text[i] >= '0' && text[i] <= '7'; };
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size() && octal(i + 1) && octal(i + 2) && octal(i + 3)) {
+      out += static_cast<char>((text[i + 1] - '0') << 6 | (text[i + 2] - '0') << 3 |
+                               (text[i + 3] - '0'));
+      i += 3;
+    } else {
+      out += text[i];
     }
-    return out;
-  };
+  }
+  return out;
+}
+
+std::vector<MountPoint> MountTable(const std::string& mountinfo) {
   std::vector<MountPoint> table;
-  const auto text = ReadFile("/proc/self/mountinfo");
+  const auto text = ReadFile(mountinfo);
   if (!text) return table;
   std::istringstream lines(*text);
   for (std::string line; std::getline(lines, line);) {
@@ -209,7 +207,7 @@ std::vector<MountPoint> MountTable() {
     while (words >> word && word != "-") {
     }
     words >> type >> source >> options;
-    table.push_back({id, plain(dir), plain(root), type, options});
+    table.push_back({id, PlainMountPath(dir), PlainMountPath(root), type, options});
   }
   return table;
 }

@@ -29,6 +29,12 @@ Status AttachTree(const UniqueFd& tree, const std::string& path);
 /// `options` as for mount(8): "mode=755,size=1m".
 Status MountTmpfs(const std::string& path, const std::string& options);
 
+/// A detached mount of a file system of `type` on a block device, nosuid and nodev; `options` are
+/// such without a value. It lives as long as its descriptor or a place where it is attached.
+/// kUnsupported: the kernel does not know the type.
+Result<UniqueFd> NewMount(const std::string& type, const std::string& device,
+                          const std::vector<std::string>& options);
+
 /// A FUSE file system whose server has not begun: the descriptor to serve and the detached mount.
 /// The device is opened and the mount made in the calling process's user namespace, which must be
 /// the same for both.
@@ -55,8 +61,10 @@ struct MountPoint {
   std::string type;     ///< "fuse.leat"
   std::string options;  ///< of the file system
 };
-/// In the order in which they were made. Asks no file system.
-std::vector<MountPoint> MountTable();
+/// In the order in which they were made. Asks no file system. (Another file for tests.)
+std::vector<MountPoint> MountTable(const std::string& mountinfo = "/proc/self/mountinfo");
+/// "a\040b" of mountinfo and fstab is "a b".
+std::string PlainMountPath(std::string_view text);
 
 /// "0:45" of the file system that a descriptor is on, without asking its server; empty if that is
 /// not known.
