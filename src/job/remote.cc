@@ -443,7 +443,8 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
     builder.Clear(false);
     built = snapshot::BuildFromListing(*store_, prefix, options, ctx, builder);
   }
-  LEAT_ASSIGN_OR_RETURN(snapshot::KeyMap moved, std::move(built));
+  if (!built) return std::unexpected(std::move(built).error());
+  snapshot::KeyMap moved = std::move(*built);
   if (!spec_.name.empty()) {
     return Fail(
         Errc::kInvalid,
