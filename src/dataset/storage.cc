@@ -373,7 +373,7 @@ Result<std::vector<Stored>> Storage::List() const {
     if (const auto text = os::ReadFile(names.record())) {
       if (auto record = Record::Decode(*text)) stored.record = std::move(*record);
       if (::stat(names.record().c_str(), &st) == 0) stored.last_used = st.st_mtim.tv_sec;
-      const auto used = os::Open(names.record(), O_RDONLY);
+      const auto used = os::Open(names.record(), O_RDWR);  // (NFS locks alone only so)
       stored.in_use = used && !os::Flock(used->get(), true, false);
     }
     stored.complete = stored.record && InodeOf(names.path) == stored.record->root_inode;
@@ -404,7 +404,7 @@ Status Storage::Remove(const Stored& stored) {
     if (lease.error().code() != Errc::kConflict) return std::unexpected(std::move(lease).error());
     return Fail(Errc::kConflict, fmt::format("{} is being downloaded", Printable(stored.folder)));
   }
-  const auto used = os::Open(names.record(), O_RDONLY);
+  const auto used = os::Open(names.record(), O_RDWR);
   if (used && !os::Flock(used->get(), true, false))
     return Fail(Errc::kConflict, fmt::format("{} is in use by a run", Printable(stored.folder)));
   for (const std::string& name : NamesIn(data_dir())) {

@@ -84,14 +84,6 @@ Result<Volume> ParseVolume(std::string_view value, std::string_view where) {
                                           Printable(value)));
 }
 
-Result<Expand> ParseExpand(std::string_view value, std::string_view where) {
-  if (value == "auto") return Expand::kAuto;
-  if (value == "always") return Expand::kAlways;
-  if (value == "never") return Expand::kNever;
-  return Fail(Errc::kInvalid, fmt::format("{}: expand is auto, always or never, not \"{}\"", where,
-                                          Printable(value)));
-}
-
 Status ParseVolumeSize(std::string_view value, std::string_view where, MountSpec& spec) {
   if (value == "advisory") {
     spec.advisory_size = true;
@@ -103,35 +95,6 @@ Status ParseVolumeSize(std::string_view value, std::string_view where, MountSpec
     return Fail(Errc::kInvalid, fmt::format("{}: a volume of no size holds nothing", where));
   spec.volume_size = *size;
   return {};
-}
-
-Result<std::string> NormalTarget(std::string_view target) {
-  if (!target.starts_with('/'))
-    return Fail(Errc::kInvalid, fmt::format("the target \"{}\" is not an absolute path", target));
-  std::string out;
-  for (std::size_t begin = 0; begin < target.size();) {
-    const std::size_t end = std::min(target.find('/', begin), target.size());
-    const std::string_view part = target.substr(begin, end - begin);
-    begin = end + 1;
-    if (part.empty() || part == ".") continue;
-    if (part == "..")
-      return Fail(Errc::kInvalid, fmt::format("the target \"{}\" must not contain \"..\"", target));
-    if (part.size() > 255)
-      return Fail(Errc::kInvalid, "the target has a name of more than 255 bytes");
-    out += '/';
-    out += part;
-  }
-  for (const std::string_view reserved : {"/proc", "/sys", "/dev"}) {
-    if (out == reserved || out.starts_with(std::string(reserved) + "/")) {
-      return Fail(
-          Errc::kInvalid,
-          fmt::format("the target {} is the system's own; choose another, such as /data", out));
-    }
-  }
-  if (out.empty())
-    return Fail(Errc::kInvalid, "the target / cannot be replaced; choose a folder, such as /data");
-  if (out.size() > 4000) return Fail(Errc::kInvalid, "the target is too long");
-  return out;
 }
 
 Status CheckTogether(const MountSpec& spec) {
@@ -178,6 +141,43 @@ Status CheckTogether(const MountSpec& spec) {
 }
 
 }  // namespace
+
+Result<Expand> ParseExpand(std::string_view value, std::string_view where) {
+  if (value == "auto") return Expand::kAuto;
+  if (value == "always") return Expand::kAlways;
+  if (value == "never") return Expand::kNever;
+  return Fail(Errc::kInvalid, fmt::format("{}: expand is auto, always or never, not \"{}\"", where,
+                                          Printable(value)));
+}
+
+Result<std::string> NormalTarget(std::string_view target) {
+  if (!target.starts_with('/'))
+    return Fail(Errc::kInvalid, fmt::format("the target \"{}\" is not an absolute path", target));
+  std::string out;
+  for (std::size_t begin = 0; begin < target.size();) {
+    const std::size_t end = std::min(target.find('/', begin), target.size());
+    const std::string_view part = target.substr(begin, end - begin);
+    begin = end + 1;
+    if (part.empty() || part == ".") continue;
+    if (part == "..")
+      return Fail(Errc::kInvalid, fmt::format("the target \"{}\" must not contain \"..\"", target));
+    if (part.size() > 255)
+      return Fail(Errc::kInvalid, "the target has a name of more than 255 bytes");
+    out += '/';
+    out += part;
+  }
+  for (const std::string_view reserved : {"/proc", "/sys", "/dev"}) {
+    if (out == reserved || out.starts_with(std::string(reserved) + "/")) {
+      return Fail(
+          Errc::kInvalid,
+          fmt::format("the target {} is the system's own; choose another, such as /data", out));
+    }
+  }
+  if (out.empty())
+    return Fail(Errc::kInvalid, "the target / cannot be replaced; choose a folder, such as /data");
+  if (out.size() > 4000) return Fail(Errc::kInvalid, "the target is too long");
+  return out;
+}
 
 std::string Source::ForMessages() const {
   if (kind != Kind::kHttp) return Printable(text);

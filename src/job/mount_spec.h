@@ -99,6 +99,10 @@ Result<MountSpec> ParseMount(std::string_view text,
 Result<MountSpec> ParseSourceWithOptions(
     std::string_view text, const config::Environment& env = config::ProcessEnvironment(),
     bool web_folders = false);
+/// "auto", "always" or "never"; `where`: for the message.
+Result<Expand> ParseExpand(std::string_view value, std::string_view where);
+/// An absolute path without "." and empty components. kInvalid for what cannot be a target.
+Result<std::string> NormalTarget(std::string_view target);
 /// A folder of this machine at a place in the job's view. kInvalid: a target that cannot be one.
 Result<MountSpec> FolderMount(const std::string& folder, std::string_view target, bool writable);
 /// What the options of a dataset mean: a copy in the shared storage, or in a volume of its own, at

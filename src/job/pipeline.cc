@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <functional>
@@ -14,6 +13,7 @@
 #include "base/log.h"
 #include "digest/digest.h"
 #include "job/remote.h"
+#include "job/yaml_fields.h"
 #include "os/file.h"
 #include "store/decorators.h"
 #include "transfer/place.h"
@@ -21,52 +21,12 @@
 namespace leat::job {
 namespace {
 
-std::unexpected<Error> FailAt(const std::string& path, const YAML::Node& node,
-                              const std::string& what) {
-  const YAML::Mark mark = node.Mark();
-  return Fail(Errc::kInvalid, mark.is_null() ? fmt::format("{}: {}", path, what)
-                                             : fmt::format("{}:{}: {}", path, mark.line + 1, what));
-}
-
 bool IsName(const std::string& text) {
   return !text.empty() && text.size() <= 100 && text[0] != '.' && text[0] != '-' &&
          std::ranges::all_of(text, [](char c) {
            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                   c == '.' || c == '_' || c == '-';
          });
-}
-
-Result<std::vector<std::string>> Words(const std::string& path, const YAML::Node& node,
-                                       const char* key) {
-  std::vector<std::string> out;
-  const YAML::Node list = node[key];
-  if (!list) return out;
-  if (list.IsScalar()) return std::vector<std::string>{list.Scalar()};
-  if (!list.IsSequence())
-    return FailAt(path, list, fmt::format("{}: a list of words is expected", key));
-  for (const YAML::Node& word : list) {
-    if (!word.IsScalar()) return FailAt(path, word, fmt::format("{}: a word is expected", key));
-    out.push_back(word.Scalar());
-  }
-  return out;
-}
-
-Status CheckKeys(const std::string& path, const YAML::Node& node, const char* what,
-                 const std::vector<std::string>& known) {
-  if (!node.IsMap()) return FailAt(path, node, fmt::format("{}: keys are expected", what));
-  std::set<std::string> seen;
-  for (const auto& entry : node) {
-    const YAML::Node& key = entry.first;
-    const std::string name = key.IsScalar() ? key.Scalar() : "";
-    if (std::ranges::find(known, name) == known.end()) {
-      return FailAt(path, key,
-                    fmt::format("{} has no key \"{}\" (it has: {})", what, Printable(name),
-                                fmt::join(known, " ")));
-    }
-    if (!seen.insert(name).second)
-      return FailAt(path, key, fmt::format("\"{}\" is there twice", name));
-  }
-  return {};
 }
 
 Result<Stage> ParseStage(const std::string& path, const YAML::Node& node) {
@@ -99,17 +59,7 @@ Result<Stage> ParseStage(const std::string& path, const YAML::Node& node) {
     if (!text) return FailAt(path, node["script"], what + ": " + text.error().message());
     stage.script = std::move(*text);
   }
-  if (const YAML::Node env = node["env"]) {
-    if (!env.IsMap()) return FailAt(path, env, what + ": env: NAME: VALUE is expected");
-    for (const auto& entry : env) {
-      const YAML::Node &name = entry.first, &value = entry.second;
-      if (!name.IsScalar() || !value.IsScalar() || name.Scalar().empty() ||
-          name.Scalar().find('=') != std::string::npos) {
-        return FailAt(path, name, what + ": env: NAME: VALUE is expected");
-      }
-      stage.env.emplace_back(name.Scalar(), value.Scalar());
-    }
-  }
+  LEAT_ASSIGN_OR_RETURN(stage.env, Variables(path, node, what + ": "));
   LEAT_ASSIGN_OR_RETURN(stage.required, Words(path, node, "requires"));
   LEAT_ASSIGN_OR_RETURN(stage.mounts, Words(path, node, "mounts"));
   return stage;
