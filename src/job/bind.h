@@ -2,6 +2,7 @@
 #ifndef LEAT_JOB_BIND_H_
 #define LEAT_JOB_BIND_H_
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
