@@ -21,8 +21,10 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/fstab.h"
+#include "cli/run_words.h"
 #include "engine/local/mount.h"
 #include "engine/local/pipeline.h"
+#include "engine/local/replicas.h"
 #include "engine/local/run.h"
 #include "job/mount_spec.h"
 #include "net/url.h"
@@ -35,6 +37,7 @@ constexpr int kRunRefused = 125;
 
 constexpr const char* kRunFooter = R"(
 leat run [-m [TARGET=]SOURCE[,OPTION...]]... [OPTIONS] -- COMMAND [ARG...]
+leat run JOB.yaml [CONTEXT] [OPTIONS] [-- COMMAND [ARG...]]
 
 Examples:
   leat run -m /data=s3://bucket/prefix -- python3 train.py
@@ -43,9 +46,13 @@ Examples:
   leat run -m /data=s3://bucket/train,etag=mf:5d1c... -- python3 train.py  (exactly these contents)
   leat run -m /w=https://host/weights.bin -- ls -l /w
   leat run -m /data=s3://bucket/train,endpoint=https://store.lab:9000,profile=lab -- python3 train.py
+  leat run --datasetUri s3://bucket/mnist.zip -- ls /data/mnist       (downloaded once, expanded)
+  leat run -m /m=s3://bucket/mnist.zip,expand=auto -- ls /m           (read inside the archive)
+  leat run --lock leat.lock job.yaml      leat run --locked leat.lock job.yaml
   leat run --dry-run -m s3://bucket/prefix -- true
 
-Options of a mount, behind commas: ro rw mode=stream|copy etag= version= name= profile= region= endpoint= anon requester_pays.
+Options of a mount, behind commas: ro rw mode=stream|copy etag= version= name= profile= region= endpoint= anon requester_pays
+expand=auto|always|never volume=shared|dynamic size=.
 The exit status is the command's own (128+n after signal n); 127: not found, 126: not executable, 125: leat could not start it.)";
 
 struct Common {
@@ -69,53 +76,26 @@ struct Common {
   }
 };
 
-struct RunWords {
-  std::vector<std::string> mounts, env;
-  std::string name, workdir, pid = "auto";
-  std::optional<std::string> stats;
-  bool strict = false, dry_run = false, json = false;
-};
-
-Result<engine::local::RunOptions> MakeRunOptions(const RunWords& words, const Common& common,
-                                                 std::vector<std::string> command) {
-  engine::local::RunOptions options;
-  for (const std::string& text : words.mounts) {
-    auto mount = job::ParseMount(text);
-    if (!mount) return Fail(std::move(mount), "-m");
-    options.mounts.push_back(std::move(*mount));
-  }
-  for (const std::string& variable : words.env) {
-    if (variable.find('=') == std::string::npos || variable.starts_with('=')) {
-      return Fail(Errc::kInvalid, fmt::format("--env {}: write NAME=VALUE", variable));
-    }
-  }
-  if (words.name.find('/') != std::string::npos)
-    return Fail(Errc::kInvalid, "--name: a name has no \"/\"");
-  if (!words.workdir.empty() && !words.workdir.starts_with('/')) {
-    return Fail(Errc::kInvalid, fmt::format("--workdir {}: not an absolute path", words.workdir));
-  }
-  if (words.pid == "host") options.pid = engine::local::PidMode::kHost;
-  if (words.pid == "own") options.pid = engine::local::PidMode::kOwn;
-  if (command.empty() && !words.dry_run)
-    return Fail(Errc::kInvalid,
-                "there is no command; write it behind --: leat run -m SOURCE -- COMMAND");
-  LEAT_ASSIGN_OR_RETURN(options.home, common.FindHome());
-  options.command = std::move(command);
-  options.env = words.env;
-  options.name = words.name;
-  options.workdir = words.workdir;
-  options.strict = words.strict;
-  options.dry_run = words.dry_run;
-  options.json = words.json;
-  options.stats = words.stats;
-  return options;
-}
-
 /// What follows the '?' of a presigned URL, or stands before its '@', is not for everybody who
 /// looks at /proc/PID/cmdline. The supervisor and all that it forks share this memory.
 void HideSecrets(int argc, char** argv) {
+  const auto hide = [](char* text) { std::memset(text, 'x', std::strlen(text)); };
+  // (Names are compared without case and dashes: --datasetAwsSecretAccessKey,
+  // --dataset-aws-secret-access-key.)
+  const auto names_key = [](std::string_view word) {
+    if (!word.starts_with("--")) return false;
+    std::string name = Lower(word);
+    std::erase(name, '-');
+    return name == "datasetawssecretaccesskey" || name == "datasetawsaccesskeyid" ||
+           name == "registrypassword" || name == "workspacepassword" || name == "apikey";
+  };
   for (int i = 1; i < argc; ++i) {
     if (std::string_view(argv[i]) == "--") return;
+    const std::string_view word = argv[i];
+    if (const std::size_t equals = word.find('=');
+        equals != word.npos && names_key(word.substr(0, equals)))
+      hide(argv[i] + equals + 1);
+    if (names_key(word) && i + 1 < argc) hide(argv[++i]);
     // (of /etc/fstab's options)
     if (char* variable = std::strstr(argv[i], "env.");
         variable != nullptr && std::string_view(argv[i - 1]) == "-o") {
@@ -200,6 +180,17 @@ int Refuse(const Error& error, int status) {
   return status;
 }
 
+int RunJob(RunWords words, const Common& common, std::vector<std::string> before,
+           std::vector<std::string> command) {
+  auto home = common.FindHome();
+  if (!home) return Refuse(home.error(), kRunRefused);
+  auto job = MakeJob(std::move(words), std::move(*home), std::move(before), std::move(command));
+  if (!job) return Refuse(job.error(), kRunRefused);
+  return job->replicas.empty() || job->options.dry_run
+             ? engine::local::Run(std::move(job->options))
+             : engine::local::RunReplicas(job->options, job->replicas);
+}
+
 }  // namespace
 
 int Main(int argc, char** argv) {
@@ -213,11 +204,12 @@ int Main(int argc, char** argv) {
       (behind ? command : ours).emplace_back(argv[i]);
     }
   }
+  HideSecrets(argc, argv);
   if (auto words = MountWordsOfFstab(ours)) {
     if (!*words) return Refuse(words->error(), kUsage);
     ours = std::move(**words);
   }
-  const bool is_run = !ours.empty() && ours[0] == "run";
+  const bool is_run = !ours.empty() && (ours[0] == "run" || ours[0] == "experiments");
   if (!is_run) ::signal(SIGCHLD, SIG_DFL);  // (a run hands on to its job what is ignored)
 
   CLI::App app(
@@ -268,8 +260,68 @@ int Main(int argc, char** argv) {
   stats_option->expected(0, 1)->allow_extra_args(false);
   add_sizes(run);
   add_common(run);
+  AddDatasetOptions(*run, words.datasets);
+  run->add_option("--bind", words.binds, "HOST:CONTAINER[:ro]: a folder of this machine in the job")
+      ->allow_extra_args(false);
+  run->add_option("--context", words.context,
+                  "A folder whose contents are copied into the command's working directory");
+  run->add_option("--context-limit", words.context_limit, "Less than this in all (default: 96M)");
+  run->add_option("--lock", words.lock, "FILE gets what the sources were resolved to");
+  run->add_option("--locked", words.locked, "Exactly what FILE says, or the run does not start");
+  run->add_flag("--strict-pins", words.strict_pins,
+                "Refuse a pin that a folder cannot have, instead of ignoring it with a note");
+  run->add_option("--storage", words.storage,
+                  "rw: the command may remove datasets below /storage/data")
+      ->check(CLI::IsMember({"ro", "rw"}));
   run->prefix_command();
   run->footer(kRunFooter);
+
+  GradientWords gradient;
+  CLI::App* experiments =
+      app.add_subcommand("experiments", "gradient experiments run singlenode, as it was written");
+  experiments->group("Of other tools");
+  experiments->require_subcommand(1);
+  CLI::App* experiments_run = experiments->add_subcommand("run", "Run an experiment");
+  experiments_run->require_subcommand(1);
+  CLI::App* single = experiments_run->add_subcommand("singlenode", "On this machine");
+  AddGradientOptions(*single, gradient, words);
+  add_common(single);
+
+  DatasetCommand datasets;
+  CLI::App* dataset = app.add_subcommand("dataset", "Datasets: pulled, stored, verified, locked");
+  dataset->require_subcommand(1);
+  CLI::App* dataset_pull =
+      dataset->add_subcommand("pull", "A dataset in a folder: complete, verified, or not at all");
+  dataset_pull->add_option("SOURCE_DIR", datasets.names, "SOURCE[,OPTION...] and the folder")
+      ->required()
+      ->expected(2);
+  dataset_pull->add_flag("--strict-pins", datasets.strict_pins,
+                         "Refuse a pin that a folder cannot have");
+  CLI::App* dataset_list = dataset->add_subcommand("list", "What is in the shared storage");
+  dataset_list->add_option("NAME", datasets.names, "These alone");
+  CLI::App* dataset_verify =
+      dataset->add_subcommand("verify", "Hash every file again; 1 where one is not as it was");
+  dataset_verify->add_option("NAME", datasets.names, "These alone");
+  CLI::App* dataset_clean = dataset->add_subcommand(
+      "clean", "Remove datasets from the shared storage; without a name what is superseded");
+  dataset_clean->add_option("NAME", datasets.names, "These");
+  dataset_clean->add_flag("--all", datasets.all, "All that no run uses");
+  dataset_clean->add_option("--unused-for", datasets.unused_for,
+                            "Of these what no run has used for so long: 30d");
+  dataset_clean->add_flag("-y,--yes", datasets.yes, "Do not ask");
+  dataset_clean->add_flag("-n,--dry-run", datasets.dry_run, "Say what would be removed");
+  CLI::App* dataset_lock =
+      dataset->add_subcommand("lock", "Write what a job's sources are now, for --locked");
+  dataset_lock->add_option("JOB_OR_SOURCE", datasets.names, "JOB.yaml, or sources")->required();
+  dataset_lock->add_option("-o,--lock", datasets.lock, "The file (default: leat.lock)");
+  for (CLI::App* sub : {dataset_pull, dataset_list, dataset_verify, dataset_clean, dataset_lock})
+    add_common(sub);
+  for (CLI::App* sub : {dataset_pull, dataset_list, dataset_verify, dataset_clean})
+    sub->add_flag("--json", datasets.json, "As JSON");
+  dataset->footer(
+      "\nExamples:\n  leat dataset pull s3://bucket/mnist.zip ./mnist"
+      "\n  leat dataset lock job.yaml && leat run --locked leat.lock job.yaml"
+      "\n  leat dataset verify mnist\n  leat dataset clean --all --unused-for 30d");
 
   engine::local::MountOptions mount_options;
   std::string mount_source, mount_dir, refresh;
@@ -486,22 +538,23 @@ int Main(int argc, char** argv) {
   }
   SetQuiet(common.quiet);
   if (!common.os_cloud.empty()) ::setenv("OS_CLOUD", common.os_cloud.c_str(), 1);
-  HideSecrets(argc, argv);
 
   if (run->parsed()) {
-    // "leat run -m SOURCE command" without "--" is understood too.
-    std::vector<std::string> words_left = run->remaining();
-    if (!words_left.empty() && words_left[0].starts_with('-')) {
+    std::vector<std::string> before = run->remaining();
+    if (!before.empty() && before[0].starts_with('-')) {
       return Refuse(Error(Errc::kInvalid, fmt::format("there is no option {} (leat run --help)",
-                                                      net::Redacted(words_left[0]))),
+                                                      net::Redacted(before[0]))),
                     kRunRefused);
     }
-    words_left.insert(words_left.end(), command.begin(), command.end());
-    command = std::move(words_left);
     if (stats_option->count() > 0) words.stats = stats.empty() ? "text" : stats;
-    auto options = MakeRunOptions(words, common, std::move(command));
-    if (!options) return Refuse(options.error(), kRunRefused);
-    return engine::local::Run(std::move(*options));
+    return RunJob(std::move(words), common, std::move(before), std::move(command));
+  }
+  if (single->parsed()) {
+    if (!command.empty())
+      return Refuse(Error(Errc::kInvalid, "the command is --command's"), kRunRefused);
+    if (const Status taken = TakeGradient(gradient, words, command); !taken)
+      return Refuse(taken.error(), kRunRefused);
+    return RunJob(std::move(words), common, {}, std::move(command));
   }
   if (!command.empty())
     return Refuse(Error(Errc::kInvalid, "only leat run takes a command behind --"), kUsage);
@@ -556,6 +609,11 @@ int Main(int argc, char** argv) {
     auto home = common.FindHome();
     return home ? CacheStat(cache_json, home->cache_bytes) : Refuse(home.error(), kUsage);
   }
+  if (dataset_pull->parsed()) return DatasetPull(datasets);
+  if (dataset_list->parsed()) return DatasetList(datasets);
+  if (dataset_verify->parsed()) return DatasetVerify(datasets);
+  if (dataset_clean->parsed()) return DatasetClean(datasets);
+  if (dataset_lock->parsed()) return DatasetLock(datasets);
   if (cache_clean->parsed()) return CacheClean(cache_json, cache_all);
   if (remote_list->parsed()) return RemoteList(remote_json);
   if (remote_test->parsed()) return RemoteTest(remote_name, remote_json);

@@ -52,6 +52,18 @@ int CheckFiles(const MoveCommand& command);
 int RemoveFiles(const MoveCommand& command);
 int MakeFolder(const MoveCommand& command);
 
+/// The words of leat dataset.
+struct DatasetCommand {
+  std::vector<std::string> names;  ///< of datasets; of pull and lock sources
+  std::string lock = "leat.lock", unused_for;
+  bool json = false, yes = false, all = false, dry_run = false, strict_pins = false;
+};
+int DatasetPull(const DatasetCommand& command);
+int DatasetList(const DatasetCommand& command);
+int DatasetVerify(const DatasetCommand& command);
+int DatasetClean(const DatasetCommand& command);
+int DatasetLock(const DatasetCommand& command);
+
 int RemoteList(bool json);
 /// `name`: NAME, or NAME:bucket to try reading and writing too.
 int RemoteTest(const std::string& name, bool json);

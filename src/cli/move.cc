@@ -1,9 +1,6 @@
 // cp, sync, check, rm, mkdir, lsd: what moves data, and what it leaves and makes.
 #include <fmt/format.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +19,7 @@
 #include "base/log.h"
 #include "base/memory_budget.h"
 #include "cli/cli.h"
+#include "cli/interruptible.h"
 #include "job/remote.h"
 #include "net/url.h"
 #include "os/file.h"
@@ -35,43 +33,6 @@ using nlohmann::ordered_json;
 using std::chrono::steady_clock;
 
 constexpr std::uint64_t kBudget = 64 * kMiB;
-
-/// Ctrl-C and the others ask the work to end, once; the second one ends the process.
-class Interruptible {
- public:
-  Interruptible() {
-    sigset_t set;
-    sigemptyset(&set);
-    for (const int sig : {SIGINT, SIGTERM, SIGHUP}) {
-      struct sigaction now;
-      if (::sigaction(sig, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) sigaddset(&set, sig);
-    }
-    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-    signals_.Reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-    over_.Reset(::eventfd(0, EFD_CLOEXEC));
-    watcher_ = std::jthread([this, set](const std::stop_token& done) {
-      const std::stop_callback wake(done, [this] { ::eventfd_write(over_.get(), 1); });
-      while (!done.stop_requested()) {
-        pollfd polled[2] = {{signals_.get(), POLLIN, 0}, {over_.get(), POLLIN, 0}};
-        if (::poll(polled, 2, -1) <= 0 || polled[0].revents == 0) continue;
-        signalfd_siginfo info;
-        if (::read(signals_.get(), &info, sizeof(info)) != sizeof(info)) continue;
-        signal_ = static_cast<int>(info.ssi_signo);
-        stop_.request_stop();
-        ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-      }
-    });
-  }
-  CallContext context() const { return {.stop = stop_.get_token()}; }
-  /// Of the process: 128 + the signal that asked it to end, else `otherwise`.
-  int ExitStatus(int otherwise) const { return signal_ == 0 ? otherwise : 128 + signal_; }
-
- private:
-  std::stop_source stop_;
-  std::atomic<int> signal_{0};
-  os::UniqueFd signals_, over_;
-  std::jthread watcher_;
-};
 
 /// One side, with everything that it needs.
 struct Side {

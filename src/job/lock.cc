@@ -11,6 +11,9 @@
 #include "job/rclone_remote.h"
 
 namespace leat::job {
+namespace {
+constexpr std::string_view kNoVersion = "null";
+}  // namespace
 
 std::string LockName(const MountSpec& spec) {
   if (!spec.placed()) return spec.target;
@@ -30,6 +33,7 @@ Result<snapshot::LockedSource> LockOf(const MountSpec& spec, Remote& remote,
     const snapshot::FileInfo file = index.file(0);
     out.etag = file.etag.str();
     out.version_id = taken.version_id.empty() ? std::string(file.version_id) : taken.version_id;
+    if (out.version_id == kNoVersion) out.version_id.clear();
     if (taken.expected) out.digest = digest::ToText(*taken.expected);
     LEAT_ASSIGN_OR_RETURN(const bool expands, remote.Expands(taken));
     if (expands) {
@@ -44,12 +48,12 @@ Result<snapshot::LockedSource> LockOf(const MountSpec& spec, Remote& remote,
     return out;
   }
   out.digest = index.pin();
-  out.files = index.file_count();
-  std::vector<snapshot::LockedEntry> entries(index.file_count());
-  for (snapshot::FileIndex i = 0; i < index.file_count(); ++i) {
-    const snapshot::FileInfo file = index.file(i);
-    entries[i] = {index.PathOfFile(i), file.size, file.etag.str(), std::string(file.version_id)};
+  std::vector<snapshot::LockedEntry> entries = snapshot::EntriesOf(index);
+  for (snapshot::LockedEntry& entry : entries) {
+    // "null" is whatever was stored before there were versions: it names nothing for good.
+    if (entry.version_id == kNoVersion) entry.version_id.clear();
   }
+  out.files = entries.size();
   LEAT_RETURN_IF_ERROR(snapshot::WriteLockedEntries(lock_path, out.digest, entries));
   return out;
 }

@@ -507,13 +507,7 @@ Result<SnapshotFile> Remote::SnapshotOfLock() {
   LEAT_ASSIGN_OR_RETURN(const std::vector<snapshot::LockedEntry> entries,
                         snapshot::ReadLockedEntries(spec_.locked->file, locked.digest));
   snapshot::Builder builder(std::string(store_->Identity()), prefix);
-  for (const snapshot::LockedEntry& entry : entries) {
-    store::ObjectInfo info;
-    info.key = prefix + entry.key;
-    info.size = entry.size;
-    info.version = {entry.etag, entry.version_id};
-    LEAT_RETURN_IF_ERROR(builder.Add(info));
-  }
+  LEAT_RETURN_IF_ERROR(snapshot::AddEntries(entries, prefix, builder));
   LEAT_ASSIGN_OR_RETURN(SnapshotFile out, Save(builder, saved_name));
   out.known = out.is_folder = true;
   return out;
