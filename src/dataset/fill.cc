@@ -18,6 +18,14 @@ std::uint64_t RoomFor(const snapshot::Snapshot& index) {
   return bytes;
 }
 
+Status CheckRoom(const FillOptions& options) {
+  const std::uint64_t room = RoomFor(*options.content->index);
+  if (options.expand || room <= options.limit_bytes) return {};
+  return Fail(Errc::kNoSpace,
+              fmt::format("{}: its files need {}, but {} is {}", options.source, FormatBytes(room),
+                          options.limit_name, FormatBytes(options.limit_bytes)));
+}
+
 void ExpandInto(transfer::TreeOptions& options, MemoryBudget& budget) {
   options.made = "expanded";
   // (What archives of images hold: they hardly get smaller, or by half.)
@@ -38,10 +46,7 @@ void ExpandInto(transfer::TreeOptions& options, MemoryBudget& budget) {
 Status Fill(const FillOptions& options, const std::string& dir, const CallContext& ctx) {
   const snapshot::Snapshot& index = *options.content->index;
   if (!options.expand) {
-    if (const std::uint64_t room = RoomFor(index); room > options.limit_bytes) {
-      return Fail(Errc::kNoSpace, fmt::format("{} needs {}, more than {} holds", options.source,
-                                              FormatBytes(room), options.limit_name));
-    }
+    LEAT_RETURN_IF_ERROR(CheckRoom(options));
     transfer::TreeOptions tree;
     tree.content = options.content;
     tree.cache = options.cache;

@@ -22,7 +22,7 @@ struct FillOptions {
   cache::Cache* cache = nullptr;   ///< may have some of it; outlives the call
   MemoryBudget* budget = nullptr;  ///< outlives the call
   std::uint64_t limit_bytes = UINT64_MAX;
-  std::string limit_name;  ///< "its volume of 5.4 GB (size=)"
+  std::string limit_name;  ///< "its volume (size=)"
 };
 
 /// The folder exists; what an earlier attempt has finished in it stays. Files are 0444 (what can be
@@ -32,6 +32,8 @@ Status Fill(const FillOptions& options, const std::string& dir, const CallContex
 /// The tree of `options`, whose content is one archive, holds what is in it. `budget` outlives the
 /// publishing.
 void ExpandInto(transfer::TreeOptions& options, MemoryBudget& budget);
+/// kNoSpace where the files are known to need more than the limit.
+Status CheckRoom(const FillOptions& options);
 /// What a copy of the files takes on a disk, more or less.
 std::uint64_t RoomFor(const snapshot::Snapshot& index);
 

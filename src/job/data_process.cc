@@ -445,6 +445,7 @@ class DataProcess {
     }
     attachment.kept.Reset();
     if (spec.volume == Volume::kShared) {
+      LEAT_RETURN_IF_ERROR(MakeHome(options_.home));
       auto placed = PlaceShared(spec, *served.remote, resolved, storage, tools, ctx);
       if (!placed) return Explained(served, std::move(placed).error(), ctx);
       Use(attachment, std::move(*placed));

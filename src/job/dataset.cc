@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -118,17 +119,13 @@ Result<Ephemeral> PlaceDynamic(const MountSpec& spec, const Resolved& resolved,
     LEAT_RETURN_IF_ERROR(os::MakeDirs(dir, 0755));
   } else {
     // Where it cannot be enforced, nothing is downloaded for it either.
-    const std::uint64_t inodes = resolved.expand ? spec.volume_size / 4096
+    const std::uint64_t inodes = resolved.expand ? std::min<std::uint64_t>(spec.volume_size / 4096, 100'000)
                                                  : resolved.content->index->file_count() +
                                                        resolved.content->index->directory_count();
     fill.limit_bytes = spec.volume_size;
-    fill.limit_name = fmt::format("its volume of {} (size=)", FormatBytes(spec.volume_size));
-    if (!resolved.expand && dataset::RoomFor(*resolved.content->index) > spec.volume_size) {
-      return Fail(
-          Errc::kNoSpace,
-          fmt::format("{} needs {}, more than {} holds", fill.source,
-                      FormatBytes(dataset::RoomFor(*resolved.content->index)), fill.limit_name));
-    }
+    fill.limit_name = "its volume (size=)";
+    // (Before a file system is made in vain.)
+    LEAT_RETURN_IF_ERROR(dataset::CheckRoom(fill));
     auto image = volume::MakeImage(volumes_dir, spec.volume_size, inodes);
     if (!image && image.error().code() == Errc::kDenied) {
       return Fail(Errc::kDenied,

@@ -39,6 +39,10 @@ std::string NetworkFileSystem(std::string path) {
 
 }  // namespace
 
+Status MakeHome(const Home& home) {
+  return home.dir.empty() ? Status{} : os::MakeDirs(home.dir, 0700);
+}
+
 Result<Home> FindHome(const config::Environment& env, std::uint64_t cache_size,
                       std::uint64_t memory) {
   Home home;

@@ -25,6 +25,8 @@ struct Home {
   std::string volumes_dir() const { return dir + "/volumes"; }
 };
 
+/// Makes the home, closed to others, where it is not there: a storage in it may be open to them.
+Status MakeHome(const Home& home);
 /// From the options of the command line (0: not given), the environment and the configuration file,
 /// in this order. Makes nothing. kInvalid: a size or a configuration file that cannot be read as
 /// one.

@@ -11,9 +11,11 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <random>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -193,11 +195,12 @@ Result<MountSpec> ParsePull(std::string_view text, const config::Environment& en
 Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolbox& tools,
                            const CallContext& ctx) {
   if (tools.home.dir.empty()) return Fail(Errc::kInvalid, "neither HOME nor LEAT_HOME is set");
-  std::string dir = path;
+  // Where it really is, by whatever name.
+  std::error_code failed;
+  std::string dir = std::filesystem::weakly_canonical(path, failed).string();
+  if (failed || dir.empty()) return Fail(Errc::kInvalid, path + ": " + failed.message());
   while (dir.size() > 1 && dir.ends_with('/')) dir.pop_back();
   struct stat st;
-  char real[PATH_MAX];
-  if (::realpath(dir.c_str(), real) != nullptr) dir = real;
   const std::string parent = dir.substr(0, std::max<std::size_t>(dir.rfind('/'), 1));
   if (dir == "/") return Fail(Errc::kInvalid, "a dataset cannot take the place of /");
   const bool exists = ::lstat(dir.c_str(), &st) == 0;

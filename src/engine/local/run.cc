@@ -162,6 +162,7 @@ class Supervisor {
     if (options_.dry_run || taken || abilities_.namespaces == job::Abilities::Namespaces::kNone) {
       shared = false;
     } else if (shared) {
+      LEAT_RETURN_IF_ERROR(job::MakeHome(options_.home));
       LEAT_RETURN_IF_ERROR(os::MakeDirs(storage.data_dir(), 0777));
     } else {
       shared = os::Exists(storage.data_dir());
