@@ -73,8 +73,9 @@ void FindPath(const char* path, char (&out)[PATH_MAX]) {
       ::close(fd);
       if (length <= 0) return;
       out[length] = '\0';
-      if (std::strlen(path) - size + static_cast<std::size_t>(length) < sizeof(out))
-        std::strcat(out, path + size);
+      const std::size_t rest = std::strlen(path) - size;
+      if (rest + static_cast<std::size_t>(length) < sizeof(out))
+        std::memcpy(out + length, path + size, rest + 1);
       return;
     }
     while (size > 0 && known[size - 1] != '/') --size;

@@ -19,8 +19,6 @@ namespace leat::job {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::StartsWith;
 
 class Context : public ::testing::Test {
  protected:
@@ -256,7 +254,8 @@ TEST_F(Context, DevicesFifosAndSocketsAreLeftOut) {
 TEST_F(Context, AHundredThousandFilesTakeSeconds) {
   // In memory: a disk's own time is not what is measured.
   char path[] = "/dev/shm/leat-context-test-XXXXXX";
-  const std::string memory = ::mkdtemp(path);
+  ASSERT_NE(::mkdtemp(path), nullptr);
+  const std::string memory = path;
   const os::Cleanup remove([&] { EXPECT_TRUE(os::RemoveTree(memory)); });
   from_ = memory + "/from";
   to_ = memory + "/to";

@@ -62,7 +62,8 @@ std::optional<ClassMatch> MatchClass(std::string_view pattern, std::size_t at, u
     if (now == 0) return std::nullopt;
     if (now == '-' && previous != 0 && byte(at + 1) != 0 && byte(at + 1) != ']') {
       now = byte(++at);
-      if (now == '\\' && (now = byte(++at)) == 0) return std::nullopt;
+      if (now == '\\') now = byte(++at);
+      if (now == 0) return std::nullopt;
       has = has || (c >= previous && c <= now);
       previous = 0;
       continue;
@@ -78,8 +79,9 @@ std::optional<ClassMatch> MatchClass(std::string_view pattern, std::size_t at, u
         previous = 0;
         continue;
       }
-    } else if (now == '\\' && (now = byte(++at)) == 0) {
-      return std::nullopt;
+    } else if (now == '\\') {
+      now = byte(++at);
+      if (now == 0) return std::nullopt;
     }
     has = has || c == now;
     previous = now;
