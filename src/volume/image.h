@@ -12,10 +12,11 @@
 namespace leat::volume {
 
 /// Makes an image in the folder `dir` in which a user can fill `bytes` and make `inodes` files (the
-/// file system's own needs come on top), mounts it detached, and removes its name: with the last
-/// descriptor and the last place where it is attached the mount, the loop device and the room are
-/// gone, however that came about. XFS from 300 MiB on, else ext4; preallocated, direct I/O. The
-/// root directory is empty, owned by the caller, mode 0755.
+/// file system's own needs come on top; `bytes` counts as df does, in blocks of 4096), and mounts
+/// it detached. It never has a name: with the last descriptor and the last place where it is
+/// attached the mount, the loop device and the room are gone, however that came about. XFS from 300
+/// MiB on, else ext4; preallocated, direct I/O. The root directory is empty, owned by the caller,
+/// mode 0755.
 ///
 /// The descriptor is that of a detached mount: os::AttachTree puts it in its place, openat() and
 /// /proc/self/fd/N see into it. kDenied: not root (of the machine). kNoSpace: `dir` has not that
