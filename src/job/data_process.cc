@@ -343,6 +343,11 @@ class DataProcess {
       Estimate(*content, served, board);
       return {};
     }
+    if (spec.locked) {
+      Estimate(*content, served, board);
+      if (board.cached_bytes < board.bytes)
+        LEAT_RETURN_IF_ERROR(served.remote->CheckLock(index, attach));
+    }
     // What only a GET can show is shown before the command starts.
     if (first != UINT32_MAX) {
       const vfs::Node node = vfs::kRootNode + index.directory_count() + first;

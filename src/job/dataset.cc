@@ -119,9 +119,10 @@ Result<Ephemeral> PlaceDynamic(const MountSpec& spec, const Resolved& resolved,
     LEAT_RETURN_IF_ERROR(os::MakeDirs(dir, 0755));
   } else {
     // Where it cannot be enforced, nothing is downloaded for it either.
-    const std::uint64_t inodes = resolved.expand ? std::min<std::uint64_t>(spec.volume_size / 4096, 100'000)
-                                                 : resolved.content->index->file_count() +
-                                                       resolved.content->index->directory_count();
+    const std::uint64_t inodes =
+        resolved.expand
+            ? std::min<std::uint64_t>(spec.volume_size / 4096, 100'000)
+            : resolved.content->index->file_count() + resolved.content->index->directory_count();
     fill.limit_bytes = spec.volume_size;
     fill.limit_name = "its volume (size=)";
     // (Before a file system is made in vain.)

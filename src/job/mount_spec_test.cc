@@ -141,10 +141,89 @@ TEST(MountSpec, OptionsThatMakeNoSenseAreRefusedWithASentence) {
   for (const char* option : {"endpoint=http://e", "anon", "requester_pays", "version=1", "etag=1"})
     EXPECT_TRUE(ParseMount(std::string("gs://b/k,") + option)) << option;
   EXPECT_EQ(Refusal("s3://b/k,anon,profile=p"), "anon and profile= exclude each other");
-  for (const char* option : {"expand=auto", "volume=shared", "size=1Gi"}) {
-    EXPECT_NE(Refusal(std::string("s3://b/k,") + option).find("is not supported by this version"),
-              std::string::npos);
-  }
+  EXPECT_EQ(Refusal("s3://b/k,expand=maybe"),
+            "s3://b/k: expand is auto, always or never, not \"maybe\"");
+  EXPECT_EQ(Refusal("s3://b/k,volume=big"), "s3://b/k: a volume is shared or dynamic, not \"big\"");
+  EXPECT_EQ(Refusal("s3://b/k,size=1Gi"), "s3://b/k: size= is for volume=dynamic");
+  EXPECT_EQ(Refusal("s3://b/k,volume=shared,size=1Gi"), "s3://b/k: size= is for volume=dynamic");
+  EXPECT_EQ(Refusal("s3://b/k,volume=dynamic,size=0"),
+            "s3://b/k: a volume of no size holds nothing");
+  Refusal("s3://b/k,volume=dynamic,size=-1");
+  EXPECT_EQ(Refusal("s3://b/k,volume=shared,mode=stream"),
+            "s3://b/k: volume= downloads everything, and mode=stream does not; choose one");
+  EXPECT_EQ(Refusal("/x/y.zip,expand=auto"),
+            "/x/y.zip: an archive of this machine is expanded with volume=shared or "
+            "volume=dynamic");
+  Refusal("s3://b/k,volume=shared,name=none");
+  Refusal("s3://b/k,volume=shared,rw");
+}
+
+TEST(MountSpec, AVolumeMakesADataset) {
+  const auto plain = ParseMount("/x=s3://b/k.zip");
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->expand, Expand::kNever);
+  EXPECT_FALSE(plain->placed());
+  const auto shared = ParseMount("s3://b/k.zip,volume=Shared");
+  ASSERT_TRUE(shared);
+  EXPECT_EQ(shared->volume, Volume::kShared);
+  EXPECT_EQ(shared->expand, Expand::kAuto);
+  EXPECT_EQ(shared->target, "/data/k");
+  const auto dynamic =
+      ParseMount("/x=s3://b/k.zip,etag=9a,name=n,volume=dynamic,size=10Gi,expand=never");
+  ASSERT_TRUE(dynamic);
+  EXPECT_EQ(dynamic->volume_size, 10 * kGiB);
+  EXPECT_EQ(dynamic->expand, Expand::kNever);
+  EXPECT_EQ(dynamic->target, "/x");
+  EXPECT_EQ(ParseMount("s3://b/k,volume=dynamic")->volume_size, 5'368'709'120U);
+  EXPECT_TRUE(ParseMount("s3://b/k,volume=dynamic,size=advisory")->advisory_size);
+  EXPECT_TRUE(ParseMount("/mnt/x.zip,volume=shared")->placed());
+  EXPECT_FALSE(ParseMount("/mnt/x.zip,volume=shared")->is_bind());
+}
+
+std::string DatasetRefusal(const dataset::Options& options) {
+  const auto mount = DatasetMount(options);
+  EXPECT_FALSE(mount);
+  return mount ? "" : mount.error().message();
+}
+
+TEST(DatasetMount, IsASharedCopyUnderItsName) {
+  dataset::Options options;
+  options.uri = "s3://bucket-name/my-dataset.zip";
+  auto mount = DatasetMount(options);
+  ASSERT_TRUE(mount);
+  EXPECT_EQ(mount->target, "/data/my-dataset");
+  EXPECT_EQ(mount->volume, Volume::kShared);
+  EXPECT_EQ(mount->expand, Expand::kAuto);
+  options.name = "dataset A";
+  options.volume_kind = "Dynamic";
+  options.volume_size = "10Gi";
+  options.access_key_id = "A";
+  options.secret_access_key = "s";
+  mount = DatasetMount(options);
+  ASSERT_TRUE(mount);
+  EXPECT_EQ(mount->target, "/data/dataset A");
+  EXPECT_EQ(mount->volume_size, 10 * kGiB);
+  EXPECT_EQ(mount->secret_access_key, "s");
+  EXPECT_EQ(DatasetMount({.uri = "s3://my-bucket"})->target, "/data/my-bucket");
+  EXPECT_EQ(DatasetMount({.uri = "s3://b/dir/"})->target, "/data/dir");
+  EXPECT_EQ(DatasetMount({.uri = "https://h/x/data%20a.tar.gz?X-Amz-Signature=1"})->target,
+            "/data/data a");
+}
+
+TEST(DatasetMount, WhatMakesNoSenseIsRefusedWithASentence) {
+  EXPECT_EQ(DatasetRefusal({.uri = "none"}), "a dataset has no URI (--datasetUri, url)");
+  EXPECT_EQ(DatasetRefusal({.uri = "s3://"}),
+            "s3://: the bucket's name is missing (s3://bucket/prefix)");
+  EXPECT_EQ(DatasetRefusal({.uri = "s3://b/k", .access_key_id = "A"}),
+            "s3://b/k: an access key's id and its secret go together, and there is only the id");
+  EXPECT_EQ(DatasetRefusal({.uri = "s3://b/k", .volume_size = "5Gi"}),
+            "s3://b/k: a volume's size is for volumes of the kind dynamic; the shared storage has "
+            "none");
+  EXPECT_EQ(DatasetRefusal({.uri = "s3://b/k", .volume_kind = "static"}),
+            "s3://b/k: a volume is shared or dynamic, not \"static\"");
+  for (const char* name : {"a/b", "..", "."}) DatasetRefusal({.uri = "s3://b/k", .name = name});
+  EXPECT_NE(DatasetRefusal({.uri = "s3://b/none"}).find("give it one (--datasetName, name)"),
+            std::string::npos);
 }
 
 // ---------------------------------------------------------------- sources

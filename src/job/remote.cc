@@ -392,18 +392,18 @@ Result<SnapshotFile> Remote::SnapshotOfFolder(
   std::vector<std::string> notes;
   std::string pin = spec_.etag.starts_with(kFolderPin) ? spec_.etag : "";
   if ((!spec_.etag.empty() && pin.empty()) || !spec_.version.empty()) {
-    const std::string_view pins = spec_.version.empty()                ? "an etag"
-                                  : spec_.etag.empty() || !pin.empty() ? "a version"
-                                                                       : "an etag and a version";
+    const std::string_view pins = spec_.version.empty()                ? "etag="
+                                  : spec_.etag.empty() || !pin.empty() ? "version="
+                                                                       : "etag= and version=";
     if (spec_.strict_pins) {
-      return Fail(
-          Errc::kInvalid,
-          fmt::format("{} is a folder, and {} cannot pin it (etag=mf:... does; leat stat shows it)",
-                      url, pins));
+      return Fail(Errc::kInvalid, fmt::format("{} is a folder: {} cannot pin it (etag=mf:... pins "
+                                              "a folder; leat stat shows it)",
+                                              url, pins));
     }
     notes.push_back(
-        fmt::format("{} is a folder: {} is ignored (etag=mf:... pins a folder; leat stat shows it)",
-                    url, pins));
+        fmt::format("{} is a folder: {} {} ignored (etag=mf:... pins a folder; leat "
+                    "stat shows it)",
+                    url, pins, pins.size() > 8 ? "are" : "is"));
   }
   const std::string saved_name = SavedName(prefix);
   const std::string dir = tools_.home.snapshots_dir();
@@ -513,34 +513,59 @@ Result<SnapshotFile> Remote::SnapshotOfLock() {
   return out;
 }
 
-Error Remote::ExplainLock(Error error, const CallContext& ctx) {
-  if (!spec_.locked || (error.code() != Errc::kConflict && error.code() != Errc::kNotFound))
-    return error;
+Result<std::string> Remote::DifferenceFromLock(const CallContext& ctx) {
   const snapshot::LockedSource& locked = spec_.locked->source;
-  const std::string url = spec_.source.ForMessages();
-  const auto refuse = [&](const std::string& what) {
-    return Error(Errc::kConflict, fmt::format("{} is not any more what {} has locked: {}", url,
-                                              spec_.locked->file, what));
-  };
   store_ = plain_store_;
   if (!locked.files) {
-    const auto now = store_->Stat(spec_.source.key, "", ctx);
-    if (!now) return refuse(now.error().message());
-    return refuse(fmt::format(
-        "it has etag \"{}\", and \"{}\"{} was locked{}", now->version.etag, locked.etag,
+    LEAT_ASSIGN_OR_RETURN(const store::ObjectInfo now,
+                          store_->Stat(spec_.source.key, locked.version_id, ctx));
+    if (now.size == locked.size && NormalEtag(now.version.etag) == NormalEtag(locked.etag))
+      return "";
+    return fmt::format(
+        "it has etag \"{}\", and \"{}\"{} was locked{}", now.version.etag, locked.etag,
         locked.version_id.empty() ? "" : " of version " + locked.version_id,
-        now->modified ? "; it was replaced on " + net::FormatDate(*now->modified) : ""));
+        now.modified ? "; it was replaced on " + net::FormatDate(*now.modified) : "");
   }
-  const auto entries = snapshot::ReadLockedEntries(spec_.locked->file, locked.digest);
-  MountSpec unlocked = spec_;
+  LEAT_ASSIGN_OR_RETURN(const auto entries,
+                        snapshot::ReadLockedEntries(spec_.locked->file, locked.digest));
+  MountSpec locked_spec = spec_;
   spec_.locked.reset();
   spec_.etag.clear();
   spec_.version.clear();
   auto now = SnapshotOfFolder(ctx, {});
-  spec_ = std::move(unlocked);
-  if (!now) return refuse(now.error().message());
-  if (!entries) return entries.error();
-  return refuse(snapshot::Compare(*entries, *now->index).Describe());
+  spec_ = std::move(locked_spec);
+  store_ = plain_store_;
+  if (!now) return std::unexpected(std::move(now).error());
+  const snapshot::LockDifference difference = snapshot::Compare(entries, *now->index);
+  return difference.empty() ? "" : difference.Describe();
+}
+
+Error Remote::ExplainLock(Error error, const CallContext& ctx) {
+  if (!spec_.locked || (error.code() != Errc::kConflict && error.code() != Errc::kNotFound))
+    return error;
+  const auto difference = DifferenceFromLock(ctx);
+  if (difference && difference->empty()) return error;
+  return Error(
+      Errc::kConflict,
+      fmt::format("{} is not any more what {} has locked: {}", spec_.source.ForMessages(),
+                  spec_.locked->file, difference ? *difference : difference.error().message()));
+}
+
+Status Remote::CheckLock(const snapshot::Snapshot& index, const CallContext& ctx) {
+  if (!spec_.locked) return {};
+  // What has a version's name is there whatever came after it.
+  bool versions = spec_.locked->source.files.has_value();
+  for (snapshot::FileIndex i = 0; versions && i < index.file_count(); ++i)
+    versions = !index.file(i).version_id.empty();
+  if (versions) return {};
+  const auto store = store_;
+  const auto difference = DifferenceFromLock(ctx);
+  store_ = store;
+  if (difference && difference->empty()) return {};
+  return Fail(
+      Errc::kConflict,
+      fmt::format("{} is not any more what {} has locked: {}", spec_.source.ForMessages(),
+                  spec_.locked->file, difference ? *difference : difference.error().message()));
 }
 
 Result<bool> Remote::Expands(const SnapshotFile& taken) const {

@@ -90,11 +90,16 @@ class Remote {
   Result<SnapshotFile> ReopenSnapshot(os::UniqueFd file);
   /// Of a source that is locked and could not be had as it was: how it differs from that now.
   Error ExplainLock(Error error, const CallContext& ctx);
+  /// Before a locked source is read piece by piece: kConflict where it is not what it was, and its
+  /// versions are not known by name.
+  Status CheckLock(const snapshot::Snapshot& index, const CallContext& ctx);
 
  private:
   Remote(MountSpec spec, Toolbox& tools) : spec_(std::move(spec)), tools_(tools) {}
   Result<SnapshotFile> SnapshotOfObject(const store::ObjectInfo& info);
   Result<SnapshotFile> SnapshotOfLock();
+  /// Empty: none.
+  Result<std::string> DifferenceFromLock(const CallContext& ctx);
   Result<SnapshotFile> FindSaved(const std::string& saved_name, const std::string& pin) const;
   store::ObjectInfo ArchiveOf(const snapshot::Snapshot& object) const;
   Result<SnapshotFile> SnapshotOfFolder(const CallContext& ctx,
