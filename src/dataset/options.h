@@ -13,8 +13,15 @@ namespace leat::dataset {
 
 /// One dataset. Empty: not given.
 struct Options {
-  std::string uri, name, access_key_id, secret_access_key, endpoint, version_id, etag, volume_kind,
-      volume_size;
+  std::string uri = {};
+  std::string name = {};
+  std::string access_key_id = {};
+  std::string secret_access_key = {};
+  std::string endpoint = {};
+  std::string version_id = {};
+  std::string etag = {};
+  std::string volume_kind = {};
+  std::string volume_size = {};
 };
 
 /// What was given for each option, in order: the first --datasetName belongs to the first
