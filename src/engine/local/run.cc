@@ -162,6 +162,11 @@ class Supervisor {
     if (options_.dry_run || taken || abilities_.namespaces == job::Abilities::Namespaces::kNone) {
       shared = false;
     } else if (shared) {
+      // (The home is its user's alone, whatever of it is made first.)
+      if (!options_.home.dir.empty() &&
+          options_.home.storage_dir.starts_with(options_.home.dir + "/")) {
+        LEAT_RETURN_IF_ERROR(os::MakeDirs(options_.home.dir, 0700));
+      }
       LEAT_RETURN_IF_ERROR(os::MakeDirs(storage.data_dir(), 0777));
     } else {
       shared = os::Exists(storage.data_dir());
