@@ -94,6 +94,16 @@ std::uint64_t BytesBelow(const std::string& path) {
   return bytes;
 }
 
+/// Makes a network file system ask its server what is at `path`: names and missing names may be
+/// believed for a minute there. Opening a folder has it ask for the folder's; where a name seems to
+/// be missing, making it does. For the lease's holder alone.
+void LookAnew(const std::string& path) {
+  (void)os::Open(path.substr(0, path.rfind('/')), O_RDONLY | O_DIRECTORY);
+  const auto there = os::Open(path, O_RDONLY);
+  if (!there && there.error().code() == Errc::kNotFound && ::mkdir(path.c_str(), 0700) == 0)
+    ::rmdir(path.c_str());
+}
+
 /// Removes the small files that killed processes have left in a dataset's folder of leat's. Whoever
 /// makes such a file at this moment makes it again.
 void Sweep(const std::string& meta) {
@@ -228,9 +238,9 @@ Result<std::optional<Placed>> Storage::Ready(const Names& names,
 Status Storage::CheckLink(const PlaceRequest& request) const {
   if (!request.etag.empty() || !request.version.empty()) return {};
   const std::string link = data_dir() + "/" + request.name;
-  struct stat st;
-  if (::lstat(link.c_str(), &st) != 0) return {};
   const std::string target = LinkTarget(link);
+  // (Gone, perhaps just now, or on another machine; only what is there and no link is EINVAL.)
+  if (target.empty() && errno != EINVAL) return {};
   if (!target.starts_with(std::string(kTrees) + "/")) {
     return Fail(
         Errc::kConflict,
@@ -291,10 +301,12 @@ Result<Placed> Storage::Place(const PlaceRequest& request, const CallContext& ct
       if (lease.error().code() == Errc::kNotFound) continue;
       return std::unexpected(std::move(lease).error());
     }
+    LookAnew(names.record());
+    if (os::Exists(names.record())) LookAnew(names.path);
     LEAT_ASSIGN_OR_RETURN(there, Ready(names, request));
     if (there) continue;  // made while this one waited
     const Status filled = FillAndPublish(names, request, **lease, ctx);
-    if (!filled && filled.error().code() == Errc::kConflict && !(*lease)->Check()) {
+    if (!filled && !ctx.cancelled() && !(*lease)->Check()) {
       Note(fmt::format("{}: {}; it is looked at anew", Printable(request.name),
                        filled.error().message()));
       continue;
@@ -328,15 +340,16 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
     if (name.starts_with("part.") || name.starts_with("gone."))
       LEAT_RETURN_IF_ERROR(os::RemoveTree(path));
   }
-  // What stands in the dataset's place and is not complete, or not what it was, goes.
-  if (os::Exists(names.path)) {
+  // What stands in the dataset's place and is not complete, or not what it was, goes. (It may be
+  // there no more, but for a network file system's memory.)
+  ::unlink(names.record().c_str());
+  const std::string gone = fmt::format("{}/gone.{}", names.meta, unique);
+  if (::rename(names.path.c_str(), gone.c_str()) == 0) {
     Note(fmt::format("{}: {} is not as it was left, and is downloaded again",
                      Printable(request.name), names.path));
-    ::unlink(names.record().c_str());
-    const std::string gone = fmt::format("{}/gone.{}", names.meta, unique);
-    if (::rename(names.path.c_str(), gone.c_str()) != 0)
-      return FailErrno(errno, "putting aside " + names.path);
     LEAT_RETURN_IF_ERROR(os::RemoveTree(gone));
+  } else if (errno != ENOENT) {
+    return FailErrno(errno, "putting aside " + names.path);
   }
   struct statvfs vfs;
   if (request.bytes > 0 && ::statvfs(names.meta.c_str(), &vfs) == 0) {
@@ -443,7 +456,7 @@ Status Storage::Remove(const Stored& stored) {
     if (lease.error().code() != Errc::kConflict) return std::unexpected(std::move(lease).error());
     return Fail(Errc::kConflict, fmt::format("{} is being downloaded", Printable(stored.folder)));
   }
-  const auto used = os::Open(names.record(), O_RDWR);
+  auto used = os::Open(names.record(), O_RDWR);
   if (used && !os::Flock(used->get(), true, false))
     return Fail(Errc::kConflict, fmt::format("{} is in use by a run", Printable(stored.folder)));
   bool named = false;  // by another, too
@@ -463,11 +476,15 @@ Status Storage::Remove(const Stored& stored) {
   if (::rename(names.path.c_str(), gone.c_str()) != 0 && errno != ENOENT)
     return FailErrno(errno, "removing " + names.path);
   ::unlink(names.record().c_str());
+  // (On NFS what is open stays for a while, as .nfs..., which cannot be removed.)
+  if (used) used->Reset();
   for (const std::string& name : NamesIn(names.meta)) {
-    if (name != "lease") LEAT_RETURN_IF_ERROR(os::RemoveTree(names.meta + "/" + name));
+    if (name != "lease" && !name.starts_with(".nfs"))
+      LEAT_RETURN_IF_ERROR(os::RemoveTree(names.meta + "/" + name));
   }
   lease->reset();
-  ::rmdir(names.meta.c_str());
+  for (int i = 0; ::rmdir(names.meta.c_str()) != 0 && errno == ENOTEMPTY && i < 50; ++i)
+    std::this_thread::sleep_for(20ms);
   return {};
 }
 
