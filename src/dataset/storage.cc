@@ -10,8 +10,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <map>
+#include <random>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "base/bytes.h"
@@ -21,6 +24,9 @@
 #include "digest/digest.h"
 
 namespace leat::dataset {
+
+using namespace std::chrono_literals;
+
 namespace {
 
 /// Below data/: what the links of names without pins lead to. No dataset may have such a name.
@@ -55,18 +61,28 @@ std::vector<std::string> NamesIn(const std::string& dir) {
   return names ? std::move(*names) : std::vector<std::string>();
 }
 
-/// Locks the file of that name, shared, where nobody removes it.
-os::UniqueFd Use(const std::string& path) {
-  struct stat held, there;
-  auto fd = os::Open(path, O_RDONLY);
-  if (!fd) return {};
-  // (Where a file system has no locks, nobody can be kept from removing it.)
-  const Status locked = os::Flock(fd->get(), false, false);
-  if ((!locked && locked.error().code() == Errc::kConflict) || ::fstat(fd->get(), &held) != 0 ||
-      ::stat(path.c_str(), &there) != 0 || held.st_ino != there.st_ino) {
-    return {};
+/// Locks the file of that name, shared; nullopt where it was removed. Whoever has it alone removes
+/// what it stands for, or looks for a moment whether it is in use: that is waited for, since what
+/// cannot be locked is not what is not there.
+Result<std::optional<os::UniqueFd>> Use(const std::string& path) {
+  const auto until = std::chrono::steady_clock::now() + 60s;
+  for (;;) {
+    struct stat held, there;
+    auto fd = os::Open(path, O_RDONLY);
+    if (!fd) return std::nullopt;
+    // (Where a file system has no locks, nobody can be kept from removing it.)
+    const Status locked = os::Flock(fd->get(), false, false);
+    if (locked || locked.error().code() != Errc::kConflict) {
+      if (::fstat(fd->get(), &held) != 0 || ::stat(path.c_str(), &there) != 0 ||
+          held.st_ino != there.st_ino) {
+        return std::nullopt;
+      }
+      return std::move(*fd);
+    }
+    if (std::chrono::steady_clock::now() > until)
+      return Fail(Errc::kConflict, path + " is locked by another process");
+    std::this_thread::sleep_for(20ms);
   }
-  return std::move(*fd);
 }
 
 std::uint64_t BytesBelow(const std::string& path) {
@@ -76,6 +92,27 @@ std::uint64_t BytesBelow(const std::string& path) {
   if (!S_ISDIR(st.st_mode)) return bytes;
   for (const std::string& name : NamesIn(path)) bytes += BytesBelow(path + "/" + name);
   return bytes;
+}
+
+/// Makes a network file system ask its server what is at `path`: names and missing names may be
+/// believed for a minute there. Opening a folder has it ask for the folder's; where a name seems to
+/// be missing, making it does. For the lease's holder alone.
+void LookAnew(const std::string& path) {
+  (void)os::Open(path.substr(0, path.rfind('/')), O_RDONLY | O_DIRECTORY);
+  const auto there = os::Open(path, O_RDONLY);
+  if (!there && there.error().code() == Errc::kNotFound && ::mkdir(path.c_str(), 0700) == 0)
+    ::rmdir(path.c_str());
+}
+
+/// Removes the small files that killed processes have left in a dataset's folder of leat's. Whoever
+/// makes such a file at this moment makes it again.
+void Sweep(const std::string& meta) {
+  for (const std::string& name : NamesIn(meta)) {
+    if (name.starts_with("link.") || name.starts_with("lease.") ||
+        name.find(".tmp-") != std::string::npos) {
+      ::unlink((meta + "/" + name).c_str());
+    }
+  }
 }
 
 /// What has the name already is from the same source.
@@ -189,8 +226,9 @@ Result<std::optional<Placed>> Storage::Ready(const Names& names,
   if (!digest || *digest != record->shape.folders_digest) return std::nullopt;
   Placed placed;
   placed.path = names.path;
-  placed.used = Use(names.record());
-  if (!placed.used) return std::nullopt;
+  LEAT_ASSIGN_OR_RETURN(auto used, Use(names.record()));
+  if (!used) return std::nullopt;
+  placed.used = std::move(*used);
   (void)::utimensat(AT_FDCWD, names.record().c_str(), nullptr, 0);
   placed.record = std::move(*record);
   placed.reused = true;
@@ -200,9 +238,9 @@ Result<std::optional<Placed>> Storage::Ready(const Names& names,
 Status Storage::CheckLink(const PlaceRequest& request) const {
   if (!request.etag.empty() || !request.version.empty()) return {};
   const std::string link = data_dir() + "/" + request.name;
-  struct stat st;
-  if (::lstat(link.c_str(), &st) != 0) return {};
   const std::string target = LinkTarget(link);
+  // (Gone, perhaps just now, or on another machine; only what is there and no link is EINVAL.)
+  if (target.empty() && errno != EINVAL) return {};
   if (!target.starts_with(std::string(kTrees) + "/")) {
     return Fail(
         Errc::kConflict,
@@ -221,15 +259,18 @@ Status Storage::PointTo(const PlaceRequest& request, const Names& names) {
   const std::string link = data_dir() + "/" + request.name;
   const std::string target = LinkTarget(link);
   if (target == names.id || (!target.empty() && !request.newest)) return {};
-  // Folders cannot be exchanged on NFS; a link takes another's place everywhere.
-  const std::string fresh =
-      fmt::format("{}/link.{:08x}", names.meta, static_cast<unsigned>(::getpid()));
-  ::unlink(fresh.c_str());
-  if (::symlink(names.id.c_str(), fresh.c_str()) != 0) return FailErrno(errno, fresh);
-  if (::rename(fresh.c_str(), link.c_str()) != 0) {
+  // Folders cannot be exchanged on NFS; a link takes another's place everywhere. (Names of its own:
+  // numbers of processes are those of others in containers and on other machines.)
+  for (int attempt = 0;; ++attempt) {
+    std::random_device random;
+    const std::string fresh = fmt::format("{}/link.{:08x}{:08x}", names.meta, random(), random());
+    if (::symlink(names.id.c_str(), fresh.c_str()) != 0) return FailErrno(errno, fresh);
+    if (::rename(fresh.c_str(), link.c_str()) == 0) break;
     const int error = errno;
     ::unlink(fresh.c_str());
-    return FailErrno(error, "giving the dataset its name " + link);
+    // (Who fills the folder anew sweeps it.)
+    if (error != ENOENT || attempt == 3)
+      return FailErrno(error, "giving the dataset its name " + link);
   }
   return SyncFolder(data_dir());
 }
@@ -260,10 +301,12 @@ Result<Placed> Storage::Place(const PlaceRequest& request, const CallContext& ct
       if (lease.error().code() == Errc::kNotFound) continue;
       return std::unexpected(std::move(lease).error());
     }
+    LookAnew(names.record());
+    if (os::Exists(names.record())) LookAnew(names.path);
     LEAT_ASSIGN_OR_RETURN(there, Ready(names, request));
     if (there) continue;  // made while this one waited
     const Status filled = FillAndPublish(names, request, **lease, ctx);
-    if (!filled && filled.error().code() == Errc::kConflict && !(*lease)->Check()) {
+    if (!filled && !ctx.cancelled() && !(*lease)->Check()) {
       Note(fmt::format("{}: {}; it is looked at anew", Printable(request.name),
                        filled.error().message()));
       continue;
@@ -296,17 +339,17 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
       continue;
     if (name.starts_with("part.") || name.starts_with("gone."))
       LEAT_RETURN_IF_ERROR(os::RemoveTree(path));
-    if (name.starts_with("link.")) ::unlink(path.c_str());
   }
-  // What stands in the dataset's place and is not complete, or not what it was, goes.
-  if (os::Exists(names.path)) {
+  // What stands in the dataset's place and is not complete, or not what it was, goes. (It may be
+  // there no more, but for a network file system's memory.)
+  ::unlink(names.record().c_str());
+  const std::string gone = fmt::format("{}/gone.{}", names.meta, unique);
+  if (::rename(names.path.c_str(), gone.c_str()) == 0) {
     Note(fmt::format("{}: {} is not as it was left, and is downloaded again",
                      Printable(request.name), names.path));
-    ::unlink(names.record().c_str());
-    const std::string gone = fmt::format("{}/gone.{}", names.meta, unique);
-    if (::rename(names.path.c_str(), gone.c_str()) != 0)
-      return FailErrno(errno, "putting aside " + names.path);
     LEAT_RETURN_IF_ERROR(os::RemoveTree(gone));
+  } else if (errno != ENOENT) {
+    return FailErrno(errno, "putting aside " + names.path);
   }
   struct statvfs vfs;
   if (request.bytes > 0 && ::statvfs(names.meta.c_str(), &vfs) == 0) {
@@ -336,6 +379,7 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   record.size = request.size;
   record.expanded = request.expanded;
   record.created = ::time(nullptr);
+  Sweep(names.meta);
   LEAT_ASSIGN_OR_RETURN(record.shape, IndexTree(part, names.files(), names.folders(), ctx));
   LEAT_RETURN_IF_ERROR(SyncTree(part, ctx));
   record.root_inode = InodeOf(part);
@@ -351,10 +395,10 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
 Result<std::vector<Stored>> Storage::List() const {
   std::vector<Stored> out;
   std::set<std::string> ids;
-  std::map<std::string, std::string> link_of;  // by id
+  std::map<std::string, std::vector<std::string>> links_of;  // by id
   for (const std::string& name : NamesIn(data_dir())) {
     const std::string target = LinkTarget(data_dir() + "/" + name);
-    if (target.starts_with(std::string(kTrees) + "/")) link_of[target] = name;
+    if (target.starts_with(std::string(kTrees) + "/")) links_of[target].push_back(name);
   }
   for (const std::string& name : NamesIn(root_ + "/.leat")) {
     if (name != kTrees) ids.insert(name);
@@ -367,8 +411,8 @@ Result<std::vector<Stored>> Storage::List() const {
     stored.id = id;
     stored.path = names.path;
     const bool tree = id.starts_with(kTrees);
-    const auto link = link_of.find(id);
-    stored.folder = !tree ? id : link != link_of.end() ? link->second : id;
+    const auto links = links_of.find(id);
+    stored.folder = id;
     struct stat st;
     if (const auto text = os::ReadFile(names.record())) {
       if (auto record = Record::Decode(*text)) stored.record = std::move(*record);
@@ -377,7 +421,7 @@ Result<std::vector<Stored>> Storage::List() const {
       stored.in_use = used && !os::Flock(used->get(), true, false);
     }
     stored.complete = stored.record && InodeOf(names.path) == stored.record->root_inode;
-    stored.superseded = stored.complete && tree && link == link_of.end();
+    stored.superseded = stored.complete && tree && links == links_of.end();
     stored.bytes = stored.complete ? stored.record->shape.bytes : 0;
     if (!stored.complete) {
       for (const std::string& name : NamesIn(names.meta)) {
@@ -385,6 +429,14 @@ Result<std::vector<Stored>> Storage::List() const {
       }
       if (os::Exists(names.path)) stored.bytes += BytesBelow(names.path);
       if (tree && stored.record) stored.folder = stored.record->name;
+    }
+    // (A folder that two datasets have the same contents in is there by each name.)
+    if (links != links_of.end()) {
+      for (const std::string& name : links->second) {
+        stored.folder = name;
+        out.push_back(stored);
+      }
+      continue;
     }
     out.push_back(std::move(stored));
   }
@@ -404,24 +456,35 @@ Status Storage::Remove(const Stored& stored) {
     if (lease.error().code() != Errc::kConflict) return std::unexpected(std::move(lease).error());
     return Fail(Errc::kConflict, fmt::format("{} is being downloaded", Printable(stored.folder)));
   }
-  const auto used = os::Open(names.record(), O_RDWR);
+  auto used = os::Open(names.record(), O_RDWR);
   if (used && !os::Flock(used->get(), true, false))
     return Fail(Errc::kConflict, fmt::format("{} is in use by a run", Printable(stored.folder)));
+  bool named = false;  // by another, too
   for (const std::string& name : NamesIn(data_dir())) {
     const std::string link = data_dir() + "/" + name;
-    if (LinkTarget(link) == stored.id && ::unlink(link.c_str()) != 0) return FailErrno(errno, link);
+    if (LinkTarget(link) != stored.id) continue;
+    if (name == stored.folder) {
+      if (::unlink(link.c_str()) != 0) return FailErrno(errno, link);
+    } else {
+      named = true;
+    }
   }
+  if (named) return {};
   // Out of sight at once; what is left of it when this process is killed is no dataset.
   const std::string gone = fmt::format("{}/gone.removed", names.meta);
   LEAT_RETURN_IF_ERROR(os::RemoveTree(gone));
   if (::rename(names.path.c_str(), gone.c_str()) != 0 && errno != ENOENT)
     return FailErrno(errno, "removing " + names.path);
   ::unlink(names.record().c_str());
+  // (On NFS what is open stays for a while, as .nfs..., which cannot be removed.)
+  if (used) used->Reset();
   for (const std::string& name : NamesIn(names.meta)) {
-    if (!name.starts_with("lease")) LEAT_RETURN_IF_ERROR(os::RemoveTree(names.meta + "/" + name));
+    if (name != "lease" && !name.starts_with(".nfs"))
+      LEAT_RETURN_IF_ERROR(os::RemoveTree(names.meta + "/" + name));
   }
   lease->reset();
-  ::rmdir(names.meta.c_str());
+  for (int i = 0; ::rmdir(names.meta.c_str()) != 0 && errno == ENOTEMPTY && i < 50; ++i)
+    std::this_thread::sleep_for(20ms);
   return {};
 }
 
