@@ -114,6 +114,8 @@ Result<std::unique_ptr<Lease>> Lease::Take(
       // The answer to a link over a network may be lost; who has the name tells.
       const int error = errno;
       if (Text::Read(path).holder == lease->holder_) break;
+      // (The lease's holder has swept the folder; where that is gone, there is nothing to take.)
+      if (error == ENOENT && os::Exists(path.substr(0, path.rfind('/')))) continue;
       if (error != EEXIST) return FailErrno(error, "taking the lease " + path);
     }
     const Text now = Text::Read(path);

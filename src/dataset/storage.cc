@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <map>
+#include <random>
 #include <set>
 #include <utility>
 
@@ -76,6 +77,17 @@ std::uint64_t BytesBelow(const std::string& path) {
   if (!S_ISDIR(st.st_mode)) return bytes;
   for (const std::string& name : NamesIn(path)) bytes += BytesBelow(path + "/" + name);
   return bytes;
+}
+
+/// Removes the small files that killed processes have left in a dataset's folder of leat's. Whoever
+/// makes such a file at this moment makes it again.
+void Sweep(const std::string& meta) {
+  for (const std::string& name : NamesIn(meta)) {
+    if (name.starts_with("link.") || name.starts_with("lease.") ||
+        name.find(".tmp-") != std::string::npos) {
+      ::unlink((meta + "/" + name).c_str());
+    }
+  }
 }
 
 /// What has the name already is from the same source.
@@ -221,15 +233,18 @@ Status Storage::PointTo(const PlaceRequest& request, const Names& names) {
   const std::string link = data_dir() + "/" + request.name;
   const std::string target = LinkTarget(link);
   if (target == names.id || (!target.empty() && !request.newest)) return {};
-  // Folders cannot be exchanged on NFS; a link takes another's place everywhere.
-  const std::string fresh =
-      fmt::format("{}/link.{:08x}", names.meta, static_cast<unsigned>(::getpid()));
-  ::unlink(fresh.c_str());
-  if (::symlink(names.id.c_str(), fresh.c_str()) != 0) return FailErrno(errno, fresh);
-  if (::rename(fresh.c_str(), link.c_str()) != 0) {
+  // Folders cannot be exchanged on NFS; a link takes another's place everywhere. (Names of its own:
+  // numbers of processes are those of others in containers and on other machines.)
+  for (int attempt = 0;; ++attempt) {
+    std::random_device random;
+    const std::string fresh = fmt::format("{}/link.{:08x}{:08x}", names.meta, random(), random());
+    if (::symlink(names.id.c_str(), fresh.c_str()) != 0) return FailErrno(errno, fresh);
+    if (::rename(fresh.c_str(), link.c_str()) == 0) break;
     const int error = errno;
     ::unlink(fresh.c_str());
-    return FailErrno(error, "giving the dataset its name " + link);
+    // (Who fills the folder anew sweeps it.)
+    if (error != ENOENT || attempt == 3)
+      return FailErrno(error, "giving the dataset its name " + link);
   }
   return SyncFolder(data_dir());
 }
@@ -296,7 +311,6 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
       continue;
     if (name.starts_with("part.") || name.starts_with("gone."))
       LEAT_RETURN_IF_ERROR(os::RemoveTree(path));
-    if (name.starts_with("link.")) ::unlink(path.c_str());
   }
   // What stands in the dataset's place and is not complete, or not what it was, goes.
   if (os::Exists(names.path)) {
@@ -336,6 +350,7 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   record.size = request.size;
   record.expanded = request.expanded;
   record.created = ::time(nullptr);
+  Sweep(names.meta);
   LEAT_ASSIGN_OR_RETURN(record.shape, IndexTree(part, names.files(), names.folders(), ctx));
   LEAT_RETURN_IF_ERROR(SyncTree(part, ctx));
   record.root_inode = InodeOf(part);
@@ -418,7 +433,7 @@ Status Storage::Remove(const Stored& stored) {
     return FailErrno(errno, "removing " + names.path);
   ::unlink(names.record().c_str());
   for (const std::string& name : NamesIn(names.meta)) {
-    if (!name.starts_with("lease")) LEAT_RETURN_IF_ERROR(os::RemoveTree(names.meta + "/" + name));
+    if (name != "lease") LEAT_RETURN_IF_ERROR(os::RemoveTree(names.meta + "/" + name));
   }
   lease->reset();
   ::rmdir(names.meta.c_str());
