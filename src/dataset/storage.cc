@@ -10,9 +10,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <map>
 #include <random>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "base/bytes.h"
@@ -22,6 +24,9 @@
 #include "digest/digest.h"
 
 namespace leat::dataset {
+
+using namespace std::chrono_literals;
+
 namespace {
 
 /// Below data/: what the links of names without pins lead to. No dataset may have such a name.
@@ -56,18 +61,28 @@ std::vector<std::string> NamesIn(const std::string& dir) {
   return names ? std::move(*names) : std::vector<std::string>();
 }
 
-/// Locks the file of that name, shared, where nobody removes it.
-os::UniqueFd Use(const std::string& path) {
-  struct stat held, there;
-  auto fd = os::Open(path, O_RDONLY);
-  if (!fd) return {};
-  // (Where a file system has no locks, nobody can be kept from removing it.)
-  const Status locked = os::Flock(fd->get(), false, false);
-  if ((!locked && locked.error().code() == Errc::kConflict) || ::fstat(fd->get(), &held) != 0 ||
-      ::stat(path.c_str(), &there) != 0 || held.st_ino != there.st_ino) {
-    return {};
+/// Locks the file of that name, shared; nullopt where it was removed. Whoever has it alone removes
+/// what it stands for, or looks for a moment whether it is in use: that is waited for, since what
+/// cannot be locked is not what is not there.
+Result<std::optional<os::UniqueFd>> Use(const std::string& path) {
+  const auto until = std::chrono::steady_clock::now() + 60s;
+  for (;;) {
+    struct stat held, there;
+    auto fd = os::Open(path, O_RDONLY);
+    if (!fd) return std::nullopt;
+    // (Where a file system has no locks, nobody can be kept from removing it.)
+    const Status locked = os::Flock(fd->get(), false, false);
+    if (locked || locked.error().code() != Errc::kConflict) {
+      if (::fstat(fd->get(), &held) != 0 || ::stat(path.c_str(), &there) != 0 ||
+          held.st_ino != there.st_ino) {
+        return std::nullopt;
+      }
+      return std::move(*fd);
+    }
+    if (std::chrono::steady_clock::now() > until)
+      return Fail(Errc::kConflict, path + " is locked by another process");
+    std::this_thread::sleep_for(20ms);
   }
-  return std::move(*fd);
 }
 
 std::uint64_t BytesBelow(const std::string& path) {
@@ -201,8 +216,9 @@ Result<std::optional<Placed>> Storage::Ready(const Names& names,
   if (!digest || *digest != record->shape.folders_digest) return std::nullopt;
   Placed placed;
   placed.path = names.path;
-  placed.used = Use(names.record());
-  if (!placed.used) return std::nullopt;
+  LEAT_ASSIGN_OR_RETURN(auto used, Use(names.record()));
+  if (!used) return std::nullopt;
+  placed.used = std::move(*used);
   (void)::utimensat(AT_FDCWD, names.record().c_str(), nullptr, 0);
   placed.record = std::move(*record);
   placed.reused = true;
@@ -366,10 +382,10 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
 Result<std::vector<Stored>> Storage::List() const {
   std::vector<Stored> out;
   std::set<std::string> ids;
-  std::map<std::string, std::string> link_of;  // by id
+  std::map<std::string, std::vector<std::string>> links_of;  // by id
   for (const std::string& name : NamesIn(data_dir())) {
     const std::string target = LinkTarget(data_dir() + "/" + name);
-    if (target.starts_with(std::string(kTrees) + "/")) link_of[target] = name;
+    if (target.starts_with(std::string(kTrees) + "/")) links_of[target].push_back(name);
   }
   for (const std::string& name : NamesIn(root_ + "/.leat")) {
     if (name != kTrees) ids.insert(name);
@@ -382,8 +398,8 @@ Result<std::vector<Stored>> Storage::List() const {
     stored.id = id;
     stored.path = names.path;
     const bool tree = id.starts_with(kTrees);
-    const auto link = link_of.find(id);
-    stored.folder = !tree ? id : link != link_of.end() ? link->second : id;
+    const auto links = links_of.find(id);
+    stored.folder = id;
     struct stat st;
     if (const auto text = os::ReadFile(names.record())) {
       if (auto record = Record::Decode(*text)) stored.record = std::move(*record);
@@ -392,7 +408,7 @@ Result<std::vector<Stored>> Storage::List() const {
       stored.in_use = used && !os::Flock(used->get(), true, false);
     }
     stored.complete = stored.record && InodeOf(names.path) == stored.record->root_inode;
-    stored.superseded = stored.complete && tree && link == link_of.end();
+    stored.superseded = stored.complete && tree && links == links_of.end();
     stored.bytes = stored.complete ? stored.record->shape.bytes : 0;
     if (!stored.complete) {
       for (const std::string& name : NamesIn(names.meta)) {
@@ -400,6 +416,14 @@ Result<std::vector<Stored>> Storage::List() const {
       }
       if (os::Exists(names.path)) stored.bytes += BytesBelow(names.path);
       if (tree && stored.record) stored.folder = stored.record->name;
+    }
+    // (A folder that two datasets have the same contents in is there by each name.)
+    if (links != links_of.end()) {
+      for (const std::string& name : links->second) {
+        stored.folder = name;
+        out.push_back(stored);
+      }
+      continue;
     }
     out.push_back(std::move(stored));
   }
@@ -422,10 +446,17 @@ Status Storage::Remove(const Stored& stored) {
   const auto used = os::Open(names.record(), O_RDWR);
   if (used && !os::Flock(used->get(), true, false))
     return Fail(Errc::kConflict, fmt::format("{} is in use by a run", Printable(stored.folder)));
+  bool named = false;  // by another, too
   for (const std::string& name : NamesIn(data_dir())) {
     const std::string link = data_dir() + "/" + name;
-    if (LinkTarget(link) == stored.id && ::unlink(link.c_str()) != 0) return FailErrno(errno, link);
+    if (LinkTarget(link) != stored.id) continue;
+    if (name == stored.folder) {
+      if (::unlink(link.c_str()) != 0) return FailErrno(errno, link);
+    } else {
+      named = true;
+    }
   }
+  if (named) return {};
   // Out of sight at once; what is left of it when this process is killed is no dataset.
   const std::string gone = fmt::format("{}/gone.removed", names.meta);
   LEAT_RETURN_IF_ERROR(os::RemoveTree(gone));
