@@ -16,6 +16,7 @@
 #include <map>
 #include <random>
 #include <system_error>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -80,9 +81,10 @@ std::string LineOf(const struct stat& st, const std::string& path) {
   return line;
 }
 
-/// Whether all files of the listing are there as they were made. What a user has added does not
-/// matter.
-bool Holds(const std::string& dir, std::string_view listing) {
+/// Whether all files of the listing are there as they were made, and how much that is. What a user
+/// has added does not matter.
+bool Holds(const std::string& dir, std::string_view listing, Pulled& pulled) {
+  pulled.files = pulled.bytes = 0;
   while (!listing.empty()) {
     const std::size_t end = listing.find('\0');
     if (end == listing.npos) return false;
@@ -93,9 +95,41 @@ bool Holds(const std::string& dir, std::string_view listing) {
     const std::string path(line.substr(second + 1, end - second - 1));
     struct stat st;
     if (::lstat((dir + "/" + path).c_str(), &st) != 0 || LineOf(st, path) != line) return false;
+    ++pulled.files;
+    if (S_ISREG(st.st_mode)) pulled.bytes += static_cast<std::uint64_t>(st.st_size);
     listing.remove_prefix(end + 1);
   }
   return true;
+}
+
+/// A file below `dir` that the listing does not have: a user's own. Empty: there is none.
+std::string FindOwn(const std::string& dir, std::string_view listing) {
+  std::unordered_set<std::string_view> made;
+  while (!listing.empty()) {
+    std::string_view line = listing.substr(0, listing.find('\0'));
+    listing.remove_prefix(std::min(line.size() + 1, listing.size()));
+    for (int field = 0; field < 2; ++field)
+      line.remove_prefix(std::min(line.find(' '), line.size() - 1) + 1);
+    made.insert(line);
+  }
+  std::vector<std::string> open = {""};
+  while (!open.empty()) {
+    const std::string below = std::move(open.back());
+    open.pop_back();
+    const auto names = os::ListDir(below.empty() ? dir : dir + "/" + below);
+    if (!names) continue;
+    for (const std::string& name : *names) {
+      std::string path = below.empty() ? name : below + "/" + name;
+      struct stat st;
+      if (::lstat((dir + "/" + path).c_str(), &st) != 0) continue;
+      if (S_ISDIR(st.st_mode)) {
+        open.push_back(std::move(path));
+      } else if (!made.contains(path)) {
+        return path;
+      }
+    }
+  }
+  return "";
 }
 
 Status CopyFile(const std::string& from, const std::string& to, const struct stat& st) {
@@ -246,10 +280,7 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   const bool ours =
       inode_there != 0 && (note.inode == inode_there || note.old_inode == inode_there);
   if (inode_there == note.inode && ours && note.identity == request.identity &&
-      note.boot == BootId() && Holds(dir, note.listing)) {
-    for (std::size_t at = 0; (at = note.listing.find('\0', at)) != std::string::npos; ++at)
-      ++pulled.files;
-    pulled.bytes = resolved.expand ? 0 : resolved.content->index->total_bytes();
+      note.boot == BootId() && Holds(dir, note.listing, pulled)) {
     pulled.there_before = true;
     pulled.requests = counts.requests();
     return pulled;
@@ -259,6 +290,18 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
         Errc::kConflict,
         fmt::format("{} holds what leat has not put there; choose another folder, or empty it",
                     dir));
+  }
+
+  pulled.files = pulled.bytes = 0;
+  // What takes its place would take along what its user has put into it.
+  if (ours && inode_there == note.inode) {
+    if (const std::string own = FindOwn(dir, note.listing); !own.empty()) {
+      return Fail(
+          Errc::kConflict,
+          fmt::format("{} is to be replaced, but holds {}, which leat has not put there; move "
+                      "it away, or choose another folder",
+                      dir, Printable(own)));
+    }
   }
 
   MemoryBudget budget(tools.home.memory_bytes);
