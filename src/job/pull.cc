@@ -34,6 +34,8 @@
 namespace leat::job {
 namespace {
 
+constexpr std::string_view kProc = "/proc/";
+
 /// What is known of a folder that was pulled: home/pulls/HASH, with what lies in it behind.
 struct PullNote {
   std::string identity;
@@ -73,10 +75,10 @@ std::string BootId() {
   return text ? text->substr(0, 36) : "?";
 }
 
-/// A line a file, ended by NUL: "<size> <mtime> <path>"; a link's size is its own.
+/// A line a file, ended by NUL: "<size> <mtime> <path>"; a link has no size.
 std::string LineOf(const struct stat& st, const std::string& path) {
-  std::string line =
-      fmt::format("{} {}.{:09} {}", st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec, path);
+  std::string line = fmt::format("{} {}.{:09} {}", S_ISREG(st.st_mode) ? st.st_size : 0,
+                                 st.st_mtim.tv_sec, st.st_mtim.tv_nsec, path);
   line += '\0';
   return line;
 }
@@ -211,6 +213,27 @@ Status Exchange(const std::string& made, const std::string& dir) {
   return os::RemoveTree(made);
 }
 
+/// Without "." and "..", the slash at the end, and links, as far as it is there: one folder, one
+/// path. What is seen through another process's root is without them already.
+Result<std::string> WithoutLinks(const std::string& path) {
+  std::string out = path;
+  if (!path.starts_with(kProc)) {
+    std::error_code failed;
+    out = std::filesystem::weakly_canonical(path, failed).string();
+    if (failed || out.empty()) return Fail(Errc::kInvalid, path + ": " + failed.message());
+  }
+  while (out.size() > 1 && out.ends_with('/')) out.pop_back();
+  return out;
+}
+
+/// What tells a folder from all others: its path, where that is the same for all who ask.
+Result<std::string> NameOfFolder(const std::string& dir, const std::string& parent) {
+  if (!dir.starts_with(kProc)) return dir;
+  struct stat st;
+  if (::stat(parent.c_str(), &st) != 0) return FailErrno(errno, parent);
+  return fmt::format("{}:{}{}", st.st_dev, st.st_ino, dir.substr(dir.rfind('/')));
+}
+
 bool IsEmptyFolder(const std::string& dir) {
   const auto names = os::ListDir(dir);
   return names && names->empty();
@@ -229,22 +252,24 @@ Result<MountSpec> ParsePull(std::string_view text, const config::Environment& en
 Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolbox& tools,
                            const CallContext& ctx) {
   if (tools.home.dir.empty()) return Fail(Errc::kInvalid, "neither HOME nor LEAT_HOME is set");
-  // Where it really is, by whatever name.
-  std::error_code failed;
-  std::string dir = std::filesystem::weakly_canonical(path, failed).string();
-  if (failed || dir.empty()) return Fail(Errc::kInvalid, path + ": " + failed.message());
-  while (dir.size() > 1 && dir.ends_with('/')) dir.pop_back();
+  LEAT_ASSIGN_OR_RETURN(const std::string dir, WithoutLinks(path));
   struct stat st;
   const std::string parent = dir.substr(0, std::max<std::size_t>(dir.rfind('/'), 1));
   if (dir == "/") return Fail(Errc::kInvalid, "a dataset cannot take the place of /");
   const bool exists = ::lstat(dir.c_str(), &st) == 0;
   if (exists && !S_ISDIR(st.st_mode))
     return Fail(Errc::kConflict, dir + " is there, and is no folder");
+  if (struct statx mount; exists && ::statx(AT_FDCWD, dir.c_str(), 0, STATX_INO, &mount) == 0 &&
+                          (mount.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0) {
+    return Fail(Errc::kInvalid, dir + " is a mount point; choose a folder in it");
+  }
   LEAT_RETURN_IF_ERROR(os::MakeDirs(parent, 0755));
 
   const std::string pulls = tools.home.dir + "/pulls";
   LEAT_RETURN_IF_ERROR(os::MakeDirs(pulls, 0700));
-  const std::string note_path = pulls + "/" + ToHex(digest::HashSha256(AsBytes(dir))).substr(0, 32);
+  LEAT_ASSIGN_OR_RETURN(const std::string called, NameOfFolder(dir, parent));
+  const std::string note_path =
+      pulls + "/" + ToHex(digest::HashSha256(AsBytes(called))).substr(0, 32);
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd lock, os::Open(note_path + ".lock", O_RDWR | O_CREAT));
   if (!os::Flock(lock.get(), true, false)) {
     Progress("waiting for another pull into " + dir);

@@ -262,7 +262,12 @@ class Supervisor {
     char cwd[PATH_MAX];
     command_.cwd = ::getcwd(cwd, sizeof(cwd)) != nullptr ? cwd : "/";
     // (Without it a job downloads by itself.)
-    pulls_ = PullServer::Open(run_id_, options_.home, [this] {
+    PullServer::Folders folders;
+    for (const job::Attachment& attachment : attachments_) {
+      if (attachment.spec.is_bind() && attachment.result.how == job::AttachResult::How::kBind)
+        folders.emplace_back(attachment.spec.target, attachment.result.path);
+    }
+    pulls_ = PullServer::Open(run_id_, options_.home, std::move(folders), [this] {
       builder_.Close();
       signals_.Reset();
       if (data_) ::close(data_->fd());
