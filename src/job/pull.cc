@@ -156,9 +156,9 @@ Status CopyFile(const std::string& from, const std::string& to, const struct sta
   return {};
 }
 
-/// The tree's twin in `to`, which is made: files by another name of the same, where that can be.
-/// Adds to `listing`.
-Status Twin(const std::string& from, const std::string& to, const std::string& below, bool& linking,
+/// The tree's twin in `to`, which is made. Never the same files by another name: what the user does
+/// to them in place would be done to the cache's. Adds to `listing`.
+Status Twin(const std::string& from, const std::string& to, const std::string& below,
             Pulled& pulled, std::string& listing, const CallContext& ctx) {
   const std::string here = from + (below.empty() ? "" : "/" + below);
   const std::string there = to + (below.empty() ? "" : "/" + below);
@@ -171,7 +171,7 @@ Status Twin(const std::string& from, const std::string& to, const std::string& b
     struct stat st;
     if (::lstat(source.c_str(), &st) != 0) return FailErrno(errno, source);
     if (S_ISDIR(st.st_mode)) {
-      LEAT_RETURN_IF_ERROR(Twin(from, to, path, linking, pulled, listing, ctx));
+      LEAT_RETURN_IF_ERROR(Twin(from, to, path, pulled, listing, ctx));
       continue;
     }
     if (S_ISLNK(st.st_mode)) {
@@ -183,10 +183,7 @@ Status Twin(const std::string& from, const std::string& to, const std::string& b
       const timespec times[2] = {{0, UTIME_OMIT}, st.st_mtim};
       ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);
     } else {
-      const bool linked = linking && ::link(source.c_str(), target.c_str()) == 0;
-      // Another disk, a file system without such links, or too many of them.
-      if (!linked && linking && errno != EMLINK) linking = false;
-      if (!linked) LEAT_RETURN_IF_ERROR(CopyFile(source, target, st));
+      LEAT_RETURN_IF_ERROR(CopyFile(source, target, st));
       pulled.bytes += static_cast<std::uint64_t>(st.st_size);
     }
     ++pulled.files;
@@ -350,9 +347,8 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
   LEAT_RETURN_IF_ERROR(os::PwriteAll(lock.get(), AsBytes(made), 0));
   const os::Cleanup remove([&] { (void)os::RemoveTree(made); });
-  bool linking = true;
   std::string listing;
-  LEAT_RETURN_IF_ERROR(Twin(tree->path, made, "", linking, pulled, listing, ctx));
+  LEAT_RETURN_IF_ERROR(Twin(tree->path, made, "", pulled, listing, ctx));
   if (::lstat(made.c_str(), &st) != 0) return FailErrno(errno, made);
   note = {request.identity, st.st_ino, ours ? inode_there : 0, BootId(), std::move(listing)};
   LEAT_RETURN_IF_ERROR(note.Write(note_path, dir));
