@@ -168,6 +168,9 @@ class Supervisor {
       shared = os::Exists(storage.data_dir());
     }
     if (shared) AddFolder(storage.data_dir(), kStorage, options_.storage_writable);
+    if (shared && options_.storage_writable) {
+      LEAT_ASSIGN_OR_RETURN(stored_, storage.List());
+    }
     return {};
   }
 
@@ -502,6 +505,17 @@ class Supervisor {
     made_.clear();
   }
 
+  /// Where the job has removed a dataset's name, what lay behind it goes, too.
+  void CleanStorage() {
+    dataset::Storage storage(options_.home.storage_dir);
+    for (const dataset::Stored& before : stored_) {
+      if (!storage.Lost(before)) continue;
+      if (const Status removed = storage.Remove(before); !removed)
+        Note(fmt::format("what {} was stays until leat dataset clean: {}", before.folder,
+                         removed.error().message()));
+    }
+  }
+
   void End(int status) {
     // The namespace's last process takes the mounts with it.
     builder_.Close();
@@ -520,6 +534,7 @@ class Supervisor {
     // An init that was killed has left its orphans to this process.
     if (!isolation_.pid_namespace) job::EndDescendants(data_ ? data_->pid() : -1);
     if (data_) data_->Finish();
+    CleanStorage();
     RemoveMade();
     folder_.reset();
     pulls_.reset();
@@ -554,6 +569,7 @@ class Supervisor {
   std::string run_id_, fuse_device_;
   os::Mapping boards_;
   std::vector<job::Attachment> attachments_;
+  std::vector<dataset::Stored> stored_;  // before the job, where it may remove some
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<DataSupervisor> data_;
   std::unique_ptr<PullServer> pulls_;
