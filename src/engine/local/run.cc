@@ -135,7 +135,8 @@ class Supervisor {
     }
     for (const job::BindMount& bind : options_.binds) {
       LEAT_RETURN_IF_ERROR(job::CheckBind(bind));
-      LEAT_RETURN_IF_ERROR(job::CheckHostPath(bind.host_path));
+      if (Status there = job::CheckHostPath(bind.host_path); !there)
+        return Fail(std::move(there), "bind mount");
       std::string target = bind.container_path;
       if (!target.starts_with('/')) {
         char cwd[PATH_MAX];
