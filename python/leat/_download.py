@@ -44,6 +44,8 @@ def download(
 
     Raises leat.Error.
     """
+    if source.startswith(("./", "../")):  # another process may look for it
+        source = os.path.join(os.getcwd(), source)
     words = [source]
     for name, value in (
         ("etag", etag),

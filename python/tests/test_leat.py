@@ -102,6 +102,10 @@ class InsideOfARun(unittest.TestCase):
         self.assertEqual(self.supervisor.asked, {
             "do": "pull", "source": "s3://b/a,b,etag=e,version=v,expand=never,endpoint=http://h:1,anon", "dir": path, "strict_pins": True})
 
+    def test_a_path_is_absolute(self):
+        self.ask([b"{}\n"], "./a.zip", "/x")
+        self.assertEqual(self.supervisor.asked["source"], os.getcwd() + "/./a.zip")
+
     def test_error(self):
         with self.assertRaises(leat.Error) as raised:
             self.ask([b'{"error":"s3://b/k is not there"}\n'], "s3://b/k", "/x")
