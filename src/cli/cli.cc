@@ -87,7 +87,8 @@ void HideSecrets(int argc, char** argv) {
     std::string name = Lower(word);
     std::erase(name, '-');
     return name == "datasetawssecretaccesskey" || name == "datasetawsaccesskeyid" ||
-           name == "registrypassword" || name == "workspacepassword" || name == "apikey";
+           name == "experimentenv" || name == "registrypassword" || name == "workspacepassword" ||
+           name == "apikey";
   };
   for (int i = 1; i < argc; ++i) {
     if (std::string_view(argv[i]) == "--") return;

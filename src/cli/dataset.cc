@@ -61,7 +61,7 @@ Result<job::Pulled> Pull(const DatasetCommand& command, const Interruptible& int
   const std::string dir = Absolute(command.names.at(1));
   // Inside a job, leat's home is not to be seen: the leat that runs the job has it.
   if (const char* socket = std::getenv("LEAT_SOCK"); socket != nullptr && *socket != '\0') {
-    auto pulled = engine::local::PullBySocket(socket, source, dir);
+    auto pulled = engine::local::PullBySocket(socket, source, dir, command.strict_pins);
     if (pulled || pulled.error().code() != Errc::kNotFound) return pulled;
     Debug(pulled.error().message());
   }

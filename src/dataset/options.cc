@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+
+#include "dataset/name.h"
 
 namespace leat::dataset {
 
@@ -45,6 +48,9 @@ Result<Paired> Pair(const OptionLists& lists) {
           option.values.size() == 1 ? "once" : fmt::format("{} times", option.values.size()),
           lists.uris.size()));
     }
+    if (option.field == &Options::name &&
+        std::ranges::find(option.values, "") != option.values.end())
+      return std::unexpected(CheckName("").error());
     for (std::size_t i = 0; i < option.values.size(); ++i)
       out.datasets[i].*option.field = UnlessNone(option.values[i]);
   }

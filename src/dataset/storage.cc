@@ -488,4 +488,15 @@ Status Storage::Remove(const Stored& stored) {
   return {};
 }
 
+bool Storage::Lost(const Stored& before) const {
+  if (!before.complete || before.superseded) return false;
+  struct stat st;
+  if (!before.id.starts_with(kTrees))
+    return ::lstat(before.path.c_str(), &st) != 0 && errno == ENOENT;
+  // (Several names may lead to the same contents.)
+  return std::ranges::none_of(NamesIn(data_dir()), [&](const std::string& name) {
+    return LinkTarget(data_dir() + "/" + name) == before.id;
+  });
+}
+
 }  // namespace leat::dataset

@@ -101,6 +101,8 @@ class Storage {
   Result<TreeDifference> Verify(const Stored& stored, const CallContext& ctx) const;
   /// What is there by another name, too, loses this one. kConflict: it is in use, or being downloaded.
   Status Remove(const Stored& stored);
+  /// Whether somebody has removed it by hand since: its folder, or all links to it.
+  bool Lost(const Stored& before) const;
 
  private:
   struct Names;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "dataset/name.h"
 #include "dataset/options.h"
 #include "job/pipeline.h"
 #include "job/yaml_fields.h"
@@ -129,7 +130,9 @@ class Reader {
       LEAT_RETURN_IF_ERROR(
           CheckKeys(path_, node, "a dataset",
                     {"url", "name", "awsAccessKeyId", "awsSecretAccessKey", "awsEndpoint",
-                     "versionId", "etag", "volumeKind", "volumeSize", "expand", "target"}));
+                     "versionId", "etag", "volumeKind", "volumeSize", "size", "expand", "target"}));
+      if (node["size"].IsDefined() && node["volumeSize"].IsDefined())
+        return FailAt(path_, node["size"], "size and volumeSize are the same; give one of them");
       dataset::Options options;
       for (const auto& [key, field] :
            {std::pair("url", &options.uri), std::pair("name", &options.name),
@@ -138,8 +141,14 @@ class Reader {
             std::pair("awsEndpoint", &options.endpoint),
             std::pair("versionId", &options.version_id), std::pair("etag", &options.etag),
             std::pair("volumeKind", &options.volume_kind),
-            std::pair("volumeSize", &options.volume_size)}) {
+            std::pair("volumeSize", &options.volume_size),
+            std::pair("size", &options.volume_size)}) {
         LEAT_ASSIGN_OR_RETURN(const std::string text, Text(node, key));
+        if (text.empty()) {
+          if (field == &options.name && node[key].IsScalar())
+            return FailAt(path_, node[key], dataset::CheckName(text).error().message());
+          continue;
+        }
         auto expanded = ExpandVariables(text, env_);
         if (!expanded) return FailAt(path_, node[key], expanded.error().message());
         *field = field == &options.uri ? *expanded : std::string(dataset::UnlessNone(*expanded));

@@ -34,6 +34,8 @@
 namespace leat::job {
 namespace {
 
+constexpr std::string_view kProc = "/proc/";
+
 /// What is known of a folder that was pulled: home/pulls/HASH, with what lies in it behind.
 struct PullNote {
   std::string identity;
@@ -73,10 +75,10 @@ std::string BootId() {
   return text ? text->substr(0, 36) : "?";
 }
 
-/// A line a file, ended by NUL: "<size> <mtime> <path>"; a link's size is its own.
+/// A line a file, ended by NUL: "<size> <mtime> <path>"; a link has no size.
 std::string LineOf(const struct stat& st, const std::string& path) {
-  std::string line =
-      fmt::format("{} {}.{:09} {}", st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec, path);
+  std::string line = fmt::format("{} {}.{:09} {}", S_ISREG(st.st_mode) ? st.st_size : 0,
+                                 st.st_mtim.tv_sec, st.st_mtim.tv_nsec, path);
   line += '\0';
   return line;
 }
@@ -154,9 +156,9 @@ Status CopyFile(const std::string& from, const std::string& to, const struct sta
   return {};
 }
 
-/// The tree's twin in `to`, which is made: files by another name of the same, where that can be.
-/// Adds to `listing`.
-Status Twin(const std::string& from, const std::string& to, const std::string& below, bool& linking,
+/// The tree's twin in `to`, which is made. Never the same files by another name: what the user does
+/// to them in place would be done to the cache's. Adds to `listing`.
+Status Twin(const std::string& from, const std::string& to, const std::string& below,
             Pulled& pulled, std::string& listing, const CallContext& ctx) {
   const std::string here = from + (below.empty() ? "" : "/" + below);
   const std::string there = to + (below.empty() ? "" : "/" + below);
@@ -169,7 +171,7 @@ Status Twin(const std::string& from, const std::string& to, const std::string& b
     struct stat st;
     if (::lstat(source.c_str(), &st) != 0) return FailErrno(errno, source);
     if (S_ISDIR(st.st_mode)) {
-      LEAT_RETURN_IF_ERROR(Twin(from, to, path, linking, pulled, listing, ctx));
+      LEAT_RETURN_IF_ERROR(Twin(from, to, path, pulled, listing, ctx));
       continue;
     }
     if (S_ISLNK(st.st_mode)) {
@@ -181,10 +183,7 @@ Status Twin(const std::string& from, const std::string& to, const std::string& b
       const timespec times[2] = {{0, UTIME_OMIT}, st.st_mtim};
       ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);
     } else {
-      const bool linked = linking && ::link(source.c_str(), target.c_str()) == 0;
-      // Another disk, a file system without such links, or too many of them.
-      if (!linked && linking && errno != EMLINK) linking = false;
-      if (!linked) LEAT_RETURN_IF_ERROR(CopyFile(source, target, st));
+      LEAT_RETURN_IF_ERROR(CopyFile(source, target, st));
       pulled.bytes += static_cast<std::uint64_t>(st.st_size);
     }
     ++pulled.files;
@@ -211,6 +210,27 @@ Status Exchange(const std::string& made, const std::string& dir) {
   return os::RemoveTree(made);
 }
 
+/// Without "." and "..", the slash at the end, and links, as far as it is there: one folder, one
+/// path. What is seen through another process's root is without them already.
+Result<std::string> WithoutLinks(const std::string& path) {
+  std::string out = path;
+  if (!path.starts_with(kProc)) {
+    std::error_code failed;
+    out = std::filesystem::weakly_canonical(path, failed).string();
+    if (failed || out.empty()) return Fail(Errc::kInvalid, path + ": " + failed.message());
+  }
+  while (out.size() > 1 && out.ends_with('/')) out.pop_back();
+  return out;
+}
+
+/// What tells a folder from all others: its path, where that is the same for all who ask.
+Result<std::string> NameOfFolder(const std::string& dir, const std::string& parent) {
+  if (!dir.starts_with(kProc)) return dir;
+  struct stat st;
+  if (::stat(parent.c_str(), &st) != 0) return FailErrno(errno, parent);
+  return fmt::format("{}:{}{}", st.st_dev, st.st_ino, dir.substr(dir.rfind('/')));
+}
+
 bool IsEmptyFolder(const std::string& dir) {
   const auto names = os::ListDir(dir);
   return names && names->empty();
@@ -229,22 +249,24 @@ Result<MountSpec> ParsePull(std::string_view text, const config::Environment& en
 Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolbox& tools,
                            const CallContext& ctx) {
   if (tools.home.dir.empty()) return Fail(Errc::kInvalid, "neither HOME nor LEAT_HOME is set");
-  // Where it really is, by whatever name.
-  std::error_code failed;
-  std::string dir = std::filesystem::weakly_canonical(path, failed).string();
-  if (failed || dir.empty()) return Fail(Errc::kInvalid, path + ": " + failed.message());
-  while (dir.size() > 1 && dir.ends_with('/')) dir.pop_back();
+  LEAT_ASSIGN_OR_RETURN(const std::string dir, WithoutLinks(path));
   struct stat st;
   const std::string parent = dir.substr(0, std::max<std::size_t>(dir.rfind('/'), 1));
   if (dir == "/") return Fail(Errc::kInvalid, "a dataset cannot take the place of /");
   const bool exists = ::lstat(dir.c_str(), &st) == 0;
   if (exists && !S_ISDIR(st.st_mode))
     return Fail(Errc::kConflict, dir + " is there, and is no folder");
+  if (struct statx mount; exists && ::statx(AT_FDCWD, dir.c_str(), 0, STATX_INO, &mount) == 0 &&
+                          (mount.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0) {
+    return Fail(Errc::kInvalid, dir + " is a mount point; choose a folder in it");
+  }
   LEAT_RETURN_IF_ERROR(os::MakeDirs(parent, 0755));
 
   const std::string pulls = tools.home.dir + "/pulls";
   LEAT_RETURN_IF_ERROR(os::MakeDirs(pulls, 0700));
-  const std::string note_path = pulls + "/" + ToHex(digest::HashSha256(AsBytes(dir))).substr(0, 32);
+  LEAT_ASSIGN_OR_RETURN(const std::string called, NameOfFolder(dir, parent));
+  const std::string note_path =
+      pulls + "/" + ToHex(digest::HashSha256(AsBytes(called))).substr(0, 32);
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd lock, os::Open(note_path + ".lock", O_RDWR | O_CREAT));
   if (!os::Flock(lock.get(), true, false)) {
     Progress("waiting for another pull into " + dir);
@@ -325,9 +347,8 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
   LEAT_RETURN_IF_ERROR(os::PwriteAll(lock.get(), AsBytes(made), 0));
   const os::Cleanup remove([&] { (void)os::RemoveTree(made); });
-  bool linking = true;
   std::string listing;
-  LEAT_RETURN_IF_ERROR(Twin(tree->path, made, "", linking, pulled, listing, ctx));
+  LEAT_RETURN_IF_ERROR(Twin(tree->path, made, "", pulled, listing, ctx));
   if (::lstat(made.c_str(), &st) != 0) return FailErrno(errno, made);
   note = {request.identity, st.st_ino, ours ? inode_there : 0, BootId(), std::move(listing)};
   LEAT_RETURN_IF_ERROR(note.Write(note_path, dir));

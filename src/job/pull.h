@@ -25,8 +25,9 @@ struct Pulled {
 Result<MountSpec> ParsePull(std::string_view text, const config::Environment& env);
 
 /// `dir` (absolute) is there complete and verified, or as it was. It is made out of a tree in the
-/// cache, which all who pull the same on this machine download once; where both are on one disk the
-/// files' bytes are stored once, too. Files are read-only, folders are the user's. kConflict: `dir`
+/// cache, which all who pull the same on this machine download once; where the file system can
+/// (XFS, btrfs) both share their blocks. Files are read-only, but the user's: nothing that is done
+/// to them reaches the cache. kConflict: `dir`
 /// holds what no pull has put there. Nothing is synced: after a power loss the next pull finds out.
 Result<Pulled> PullDataset(const MountSpec& spec, const std::string& dir, Toolbox& tools,
                            const CallContext& ctx);

@@ -28,7 +28,7 @@ mkdir "$HOME"
 SECRET=$LEAT_TEST_S3_SECRET_KEY
 export S3_ENDPOINT=$LEAT_TEST_S3_ENDPOINT S3_ACCESS_KEY=$LEAT_TEST_S3_ACCESS_KEY S3_SECRET_KEY=$SECRET
 export AWS_ENDPOINT_URL=$S3_ENDPOINT AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=$S3_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$SECRET
-buckets=() containers=() gcs_buckets=() status=0 me=$BASHPID
+buckets=() other_buckets=() containers=() gcs_buckets=() status=0 me=$BASHPID
 : >"$T/out" >"$T/err"
 
 s3() { "$tests/s3.py" "$@"; }
@@ -38,6 +38,14 @@ bucket() {
   BUCKET=scenario-$(tr -d - </proc/sys/kernel/random/uuid)
   buckets+=("$BUCKET")
   s3 mb "$BUCKET"
+}
+
+# other_bucket: the same of another account, in $OTHER_BUCKET; other_s3 ARG...: s3 with that one's keys.
+other_s3() { S3_ACCESS_KEY=$LEAT_TEST_S3_OTHER_ACCESS_KEY S3_SECRET_KEY=$LEAT_TEST_S3_OTHER_SECRET_KEY s3 "$@"; }
+other_bucket() {
+  OTHER_BUCKET=scenario-$(tr -d - </proc/sys/kernel/random/uuid)
+  other_buckets+=("$OTHER_BUCKET")
+  other_s3 mb "$OTHER_BUCKET"
 }
 
 # remotes: an rclone.conf with [swift], [other] (another project), [ceph] and [gcs].
@@ -165,6 +173,7 @@ cleanup() {
   done
   cut -d' ' -f5 /proc/self/mountinfo | grep -F "$T/" | sort -r | while read -r point; do umount -l "$point" || fusermount3 -uz "$point"; done
   for name in "${buckets[@]}"; do s3 rb "$name" >/dev/null || code=1; done
+  for name in "${other_buckets[@]}"; do other_s3 rb "$name" >/dev/null || code=1; done
   for name in "${containers[@]}"; do rclone -q purge "swift:$name" 2>/dev/null; rclone -q purge "swift:${name}_segments" 2>/dev/null; done
   for name in "${gcs_buckets[@]}"; do rclone -q purge "gcs:$name" 2>/dev/null; done
   [ -z "${KEEP:-}" ] || { echo "kept: $T" >&2; exit $code; }

@@ -1,11 +1,14 @@
 #include "engine/local/pull_server.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -13,7 +16,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <optional>
+#include <filesystem>
 #include <utility>
 
 #include "base/json_fields.h"
@@ -51,6 +54,13 @@ std::string ReadLine(int fd) {
   return "";
 }
 
+/// JSON holds no other names.
+bool IsText(const nlohmann::json& document) {
+  using nlohmann::json;
+  return document.dump(-1, ' ', false, json::error_handler_t::replace) ==
+         document.dump(-1, ' ', false, json::error_handler_t::ignore);
+}
+
 bool WriteLine(int fd, const nlohmann::json& document) {
   const std::string line =
       document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
@@ -63,28 +73,60 @@ bool WriteLine(int fd, const nlohmann::json& document) {
   return true;
 }
 
-/// Where this process finds the folder that `pid` means: by the same path where both see the same
-/// there, so that files can have two names; else through that process's root.
-Result<std::string> PathOf(pid_t pid, const std::string& dir) {
+/// Where this process finds what `pid` means by `dir`: by a path of its own, where one leads to the
+/// same, so that the next job finds it there; else through that process's root. Links of folders
+/// are followed, and `dir` itself need not be there. `made`: it is to be made, or exchanged.
+Result<std::string> PathOf(pid_t pid, const std::string& dir, const PullServer::Folders& folders,
+                           bool made) {
   if (!dir.starts_with('/')) return Fail(Errc::kInvalid, dir + ": not an absolute path");
   const std::string root = fmt::format("/proc/{}/root", pid);
+  const os::UniqueFd view(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!view) return FailErrno(errno, "looking into the job's files");
   // The deepest folder on the way that is there.
-  std::string existing = dir;
-  struct stat theirs, ours;
-  do {
+  std::string existing = std::filesystem::path(dir).lexically_normal().string();
+  while (existing.size() > 1 && existing.ends_with('/')) existing.pop_back();
+  const std::string whole = existing;
+  os::UniqueFd fd;
+  for (;;) {
+    open_how how = {};
+    how.flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+    how.resolve = RESOLVE_IN_ROOT;
+    fd.Reset(
+        static_cast<int>(::syscall(SYS_openat2, view.get(), existing.c_str(), &how, sizeof(how))));
+    if (fd || existing == "/") break;
     existing.resize(std::max<std::size_t>(existing.rfind('/'), 1));
-  } while (::stat((root + existing).c_str(), &theirs) != 0 && existing != "/");
-  if (existing != "/" && ::stat(existing.c_str(), &ours) == 0 && ours.st_ino == theirs.st_ino &&
-      ours.st_dev == theirs.st_dev) {
-    return dir;
   }
-  if (::access(root.c_str(), X_OK) != 0) return FailErrno(errno, "looking into the job's files");
-  return root + dir;
+  struct statx theirs = {}, ours = {};
+  char found[PATH_MAX];
+  const ssize_t size =
+      ::readlink(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), found, sizeof(found));
+  if (!fd || size <= 0 || ::statx(fd.get(), "", AT_EMPTY_PATH, STATX_INO, &theirs) != 0)
+    return FailErrno(errno, dir);
+  const std::string real(found, static_cast<std::size_t>(size));
+  const std::string missing = whole.substr(existing == "/" ? 0 : existing.size());
+  if (made && real == "/" && (missing.empty() || missing == "/"))
+    return Fail(Errc::kInvalid, "a dataset cannot take the place of /");
+  if (made && missing.empty() && (theirs.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
+    return Fail(Errc::kInvalid, dir + " is a mount point; choose a folder in it");
+  std::vector<std::string> candidates = {real};
+  for (const auto& [target, folder] : folders) {
+    if (real == target || real.starts_with(target + "/"))
+      candidates.push_back(folder + real.substr(target.size()));
+  }
+  for (const std::string& path : candidates) {
+    if (path != "/" && ::statx(AT_FDCWD, path.c_str(), 0, STATX_INO, &ours) == 0 &&
+        ours.stx_ino == theirs.stx_ino && ours.stx_dev_major == theirs.stx_dev_major &&
+        ours.stx_dev_minor == theirs.stx_dev_minor) {
+      return path + missing;
+    }
+  }
+  return root + (real == "/" ? "" : real) + missing;
 }
 
 }  // namespace
 
 std::unique_ptr<PullServer> PullServer::Open(const std::string& run_id, job::Home home,
+                                             Folders folders,
                                              std::function<void()> close_in_child) {
   os::UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   sockaddr_un address;
@@ -95,8 +137,8 @@ std::unique_ptr<PullServer> PullServer::Open(const std::string& run_id, job::Hom
     Debug(fmt::format("no socket for the job's downloads: {}", std::strerror(errno)));
     return nullptr;
   }
-  return std::unique_ptr<PullServer>(
-      new PullServer(name, std::move(socket), std::move(home), std::move(close_in_child)));
+  return std::unique_ptr<PullServer>(new PullServer(name, std::move(socket), std::move(home),
+                                                    std::move(folders), std::move(close_in_child)));
 }
 
 void PullServer::OnConnection() {
@@ -131,10 +173,14 @@ void PullServer::Serve(os::UniqueFd connection) {
     if (TextOf(request, "do") != "pull")
       return Fail(Errc::kInvalid, "the request is none that this version knows");
     job::Toolbox tools = job::MakeToolbox(config::ProcessEnvironment(), home_);
-    LEAT_ASSIGN_OR_RETURN(const job::MountSpec spec,
+    LEAT_ASSIGN_OR_RETURN(job::MountSpec spec,
                           job::ParsePull(TextOf(request, "source"), tools.env));
+    if (spec.source.kind == job::Source::Kind::kLocal) {
+      LEAT_ASSIGN_OR_RETURN(spec.source.path, PathOf(peer.pid, spec.source.path, folders_, false));
+    }
+    spec.strict_pins = spec.strict_pins || request.value("strict_pins", false);
     const std::string asked = TextOf(request, "dir");
-    LEAT_ASSIGN_OR_RETURN(const std::string dir, PathOf(peer.pid, asked));
+    LEAT_ASSIGN_OR_RETURN(const std::string dir, PathOf(peer.pid, asked, folders_, true));
     LEAT_ASSIGN_OR_RETURN(job::Pulled pulled, job::PullDataset(spec, dir, tools, {}));
     pulled.dir = asked;
     return pulled;
@@ -147,7 +193,7 @@ void PullServer::Serve(os::UniqueFd connection) {
                                  {"requests", answer->requests},
                                  {"there_before", answer->there_before},
                                  {"etag", answer->etag},
-                                 {"version", answer->version_id},
+                                 {"versionId", answer->version_id},
                                  {"pin", answer->pin}});
   } else {
     WriteLine(connection.get(), {{"error", answer.error().message()}});
@@ -156,7 +202,7 @@ void PullServer::Serve(os::UniqueFd connection) {
 }
 
 Result<job::Pulled> PullBySocket(const std::string& socket, const std::string& source,
-                                 const std::string& dir) {
+                                 const std::string& dir, bool strict_pins) {
   const os::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_un address;
   const socklen_t size = Address(socket, address);
@@ -164,8 +210,12 @@ Result<job::Pulled> PullBySocket(const std::string& socket, const std::string& s
       ::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
     return Fail(Errc::kNotFound, "LEAT_SOCK names no leat that answers");
   }
-  if (!WriteLine(fd.get(), {{"do", "pull"}, {"source", source}, {"dir", dir}}))
+  const nlohmann::json request = {
+      {"do", "pull"}, {"source", source}, {"dir", dir}, {"strict_pins", strict_pins}};
+  if (!IsText(request)) return Fail(Errc::kInvalid, Printable(dir) + ": its name is not UTF-8");
+  if (!WriteLine(fd.get(), request)) {
     return Fail(Errc::kUnavailable, "the leat that runs this job does not answer");
+  }
   const nlohmann::json answer = ParseJson(ReadLine(fd.get()));
   if (!answer.is_object()) return Fail(Errc::kUnavailable, "the leat that runs this job has gone");
   if (const std::string error = TextOf(answer, "error"); !error.empty())
@@ -177,7 +227,7 @@ Result<job::Pulled> PullBySocket(const std::string& socket, const std::string& s
   out.requests = answer.value("requests", std::uint64_t{0});
   out.there_before = answer.value("there_before", false);
   out.etag = TextOf(answer, "etag");
-  out.version_id = TextOf(answer, "version");
+  out.version_id = TextOf(answer, "versionId");
   out.pin = TextOf(answer, "pin");
   return out;
 }

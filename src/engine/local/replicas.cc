@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,6 +31,7 @@ int RunReplicas(const RunOptions& options,
   const auto tell = [&](int sig) {
     for (const auto& [pid, name] : running) ::kill(pid, sig);
   };
+  const pid_t all_of_them = ::getpid();
   unsigned rank = 0;
   for (const auto& [name, count] : replicas) {
     for (unsigned i = 0; i < count; ++i, ++rank) {
@@ -49,6 +51,9 @@ int RunReplicas(const RunOptions& options,
         return 125;
       }
       if (pid == 0) {
+        // Killed, this process takes them along, as a single run's takes its job.
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (::getppid() != all_of_them) ::_exit(125);
         ::sigprocmask(SIG_SETMASK, &before, nullptr);
         ::_exit(Run(std::move(one)));
       }

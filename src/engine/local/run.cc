@@ -135,7 +135,8 @@ class Supervisor {
     }
     for (const job::BindMount& bind : options_.binds) {
       LEAT_RETURN_IF_ERROR(job::CheckBind(bind));
-      LEAT_RETURN_IF_ERROR(job::CheckHostPath(bind.host_path));
+      if (Status there = job::CheckHostPath(bind.host_path); !there)
+        return Fail(std::move(there), "bind mount");
       std::string target = bind.container_path;
       if (!target.starts_with('/')) {
         char cwd[PATH_MAX];
@@ -168,6 +169,9 @@ class Supervisor {
       shared = os::Exists(storage.data_dir());
     }
     if (shared) AddFolder(storage.data_dir(), kStorage, options_.storage_writable);
+    if (shared && options_.storage_writable) {
+      LEAT_ASSIGN_OR_RETURN(stored_, storage.List());
+    }
     return {};
   }
 
@@ -262,7 +266,12 @@ class Supervisor {
     char cwd[PATH_MAX];
     command_.cwd = ::getcwd(cwd, sizeof(cwd)) != nullptr ? cwd : "/";
     // (Without it a job downloads by itself.)
-    pulls_ = PullServer::Open(run_id_, options_.home, [this] {
+    PullServer::Folders folders;
+    for (const job::Attachment& attachment : attachments_) {
+      if (attachment.spec.is_bind() && attachment.result.how == job::AttachResult::How::kBind)
+        folders.emplace_back(attachment.spec.target, attachment.result.path);
+    }
+    pulls_ = PullServer::Open(run_id_, options_.home, std::move(folders), [this] {
       builder_.Close();
       signals_.Reset();
       if (data_) ::close(data_->fd());
@@ -497,6 +506,17 @@ class Supervisor {
     made_.clear();
   }
 
+  /// Where the job has removed a dataset's name, what lay behind it goes, too.
+  void CleanStorage() {
+    dataset::Storage storage(options_.home.storage_dir);
+    for (const dataset::Stored& before : stored_) {
+      if (!storage.Lost(before)) continue;
+      if (const Status removed = storage.Remove(before); !removed)
+        Note(fmt::format("what {} was stays until leat dataset clean: {}", before.folder,
+                         removed.error().message()));
+    }
+  }
+
   void End(int status) {
     // The namespace's last process takes the mounts with it.
     builder_.Close();
@@ -515,6 +535,7 @@ class Supervisor {
     // An init that was killed has left its orphans to this process.
     if (!isolation_.pid_namespace) job::EndDescendants(data_ ? data_->pid() : -1);
     if (data_) data_->Finish();
+    CleanStorage();
     RemoveMade();
     folder_.reset();
     pulls_.reset();
@@ -549,6 +570,7 @@ class Supervisor {
   std::string run_id_, fuse_device_;
   os::Mapping boards_;
   std::vector<job::Attachment> attachments_;
+  std::vector<dataset::Stored> stored_;  // before the job, where it may remove some
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<DataSupervisor> data_;
   std::unique_ptr<PullServer> pulls_;
