@@ -1,5 +1,6 @@
 #include "job/pull.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <limits.h>
@@ -8,11 +9,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <random>
 #include <utility>
 #include <vector>
@@ -21,6 +26,7 @@
 #include "base/json_fields.h"
 #include "base/log.h"
 #include "base/memory_budget.h"
+#include "base/thread_pool.h"
 #include "cache/cache.h"
 #include "dataset/fill.h"
 #include "digest/digest.h"
@@ -119,43 +125,104 @@ Status CopyFile(const std::string& from, const std::string& to, const struct sta
 }
 
 /// The tree's twin in `to`, which is made: files by another name of the same, where that can be.
-/// Adds to `listing`.
-Status Twin(const std::string& from, const std::string& to, const std::string& below, bool& linking,
-            Pulled& pulled, std::string& listing, const CallContext& ctx) {
-  const std::string here = from + (below.empty() ? "" : "/" + below);
-  const std::string there = to + (below.empty() ? "" : "/" + below);
-  if (::mkdir(there.c_str(), 0755) != 0) return FailErrno(errno, "making the folder " + there);
-  LEAT_ASSIGN_OR_RETURN(const auto names, os::ListDir(here));
-  for (const std::string& name : names) {
-    if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
-    const std::string path = below.empty() ? name : below + "/" + name;
-    const std::string source = from + "/" + path, target = to + "/" + path;
-    struct stat st;
-    if (::lstat(source.c_str(), &st) != 0) return FailErrno(errno, source);
-    if (S_ISDIR(st.st_mode)) {
-      LEAT_RETURN_IF_ERROR(Twin(from, to, path, linking, pulled, listing, ctx));
-      continue;
-    }
-    if (S_ISLNK(st.st_mode)) {
-      char link[PATH_MAX];
-      const ssize_t n = ::readlink(source.c_str(), link, sizeof(link) - 1);
-      if (n < 0) return FailErrno(errno, source);
-      link[n] = 0;
-      if (::symlink(link, target.c_str()) != 0) return FailErrno(errno, target);
-      const timespec times[2] = {{0, UTIME_OMIT}, st.st_mtim};
-      ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);
-    } else {
-      const bool linked = linking && ::link(source.c_str(), target.c_str()) == 0;
-      // Another disk, a file system without such links, or too many of them.
-      if (!linked && linking && errno != EMLINK) linking = false;
-      if (!linked) LEAT_RETURN_IF_ERROR(CopyFile(source, target, st));
-      pulled.bytes += static_cast<std::uint64_t>(st.st_size);
-    }
-    ++pulled.files;
-    listing += LineOf(st, path);
+class Twin {
+ public:
+  Twin(std::string from, std::string to) : from_(std::move(from)), to_(std::move(to)) {}
+
+  Status Make(const CallContext& ctx) {
+    constexpr std::size_t kThreads = 4;
+    std::vector<std::string> folders;  // below both; those above come first
+    LEAT_RETURN_IF_ERROR(MakeFolders("", folders));
+    std::optional<Error> failure;
+    ParallelFor(folders.size(), kThreads, [&](std::size_t i) {
+      const Status done = MakeFiles(folders[i], ctx);
+      if (done) return true;
+      const std::lock_guard lock(mutex_);
+      if (!failure) failure = done.error();
+      return false;
+    });
+    if (failure) return std::unexpected(*failure);
+    return {};
   }
-  return {};
-}
+  std::uint64_t files() const { return files_; }
+  std::uint64_t bytes() const { return bytes_; }
+  /// A line for each file.
+  std::string& listing() { return listing_; }
+
+ private:
+  static std::string In(const std::string& root, const std::string& below) {
+    return below.empty() ? root : root + "/" + below;
+  }
+
+  Status MakeFolders(const std::string& below, std::vector<std::string>& folders) {
+    const std::string here = In(from_, below), there = In(to_, below);
+    if (::mkdir(there.c_str(), 0755) != 0) return FailErrno(errno, "making the folder " + there);
+    folders.push_back(below);
+    std::unique_ptr<DIR, int (*)(DIR*)> entries(::opendir(here.c_str()), ::closedir);
+    if (entries == nullptr) return FailErrno(errno, here);
+    std::vector<std::string> inside;
+    while (const dirent* e = ::readdir(entries.get())) {
+      const std::string name = e->d_name;
+      if (name == "." || name == "..") continue;
+      struct stat st;
+      if (e->d_type == DT_UNKNOWN &&
+          ::fstatat(::dirfd(entries.get()), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return FailErrno(errno, here + "/" + name);
+      if (e->d_type == DT_UNKNOWN ? S_ISDIR(st.st_mode) : e->d_type == DT_DIR)
+        inside.push_back(below.empty() ? name : below + "/" + name);
+    }
+    entries.reset();  // a tree may be deeper than a process can have files open
+    for (const std::string& folder : inside) LEAT_RETURN_IF_ERROR(MakeFolders(folder, folders));
+    return {};
+  }
+
+  Status MakeFiles(const std::string& below, const CallContext& ctx) {
+    LEAT_ASSIGN_OR_RETURN(const auto here,
+                          os::Open(In(from_, below), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    LEAT_ASSIGN_OR_RETURN(const auto there, os::Open(In(to_, below), O_PATH | O_DIRECTORY));
+    LEAT_ASSIGN_OR_RETURN(const auto names, os::ListDir(In(from_, below)));
+    std::string listing;
+    std::uint64_t files = 0, bytes = 0;
+    for (const std::string& name : names) {
+      if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+      const std::string path = below.empty() ? name : below + "/" + name;
+      struct stat st;
+      if (::fstatat(here.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return FailErrno(errno, In(from_, path));
+      if (S_ISDIR(st.st_mode)) continue;
+      if (S_ISLNK(st.st_mode)) {
+        char link[PATH_MAX];
+        const ssize_t n = ::readlinkat(here.get(), name.c_str(), link, sizeof(link) - 1);
+        if (n < 0) return FailErrno(errno, In(from_, path));
+        link[n] = 0;
+        if (::symlinkat(link, there.get(), name.c_str()) != 0)
+          return FailErrno(errno, In(to_, path));
+        const timespec times[2] = {{0, UTIME_OMIT}, st.st_mtim};
+        ::utimensat(there.get(), name.c_str(), times, AT_SYMLINK_NOFOLLOW);
+      } else {
+        const bool linked =
+            linking_ && ::linkat(here.get(), name.c_str(), there.get(), name.c_str(), 0) == 0;
+        // Another disk, a file system without such links, or too many of them.
+        if (!linked && linking_ && errno != EMLINK) linking_ = false;
+        if (!linked) LEAT_RETURN_IF_ERROR(CopyFile(In(from_, path), In(to_, path), st));
+        bytes += static_cast<std::uint64_t>(st.st_size);
+      }
+      ++files;
+      listing += LineOf(st, path);
+    }
+    const std::lock_guard lock(mutex_);
+    listing_ += listing;
+    files_ += files;
+    bytes_ += bytes;
+    return {};
+  }
+
+  const std::string from_, to_;
+  std::atomic<bool> linking_{true};
+  std::mutex mutex_;  // guards what follows
+  std::string listing_;
+  std::uint64_t files_ = 0, bytes_ = 0;
+};
 
 /// `made` takes the place of `dir`, which is nothing, empty, or what an earlier pull has put there.
 Status Exchange(const std::string& made, const std::string& dir) {
@@ -269,6 +336,7 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   options.cache = cache.get();
   options.fallback_dir = tools.home.dir + "/trees";
   options.source = url;
+  options.sync = false;  // the end, which would wait for it, is near
   if (resolved.expand) dataset::ExpandInto(options, budget);
   auto tree = transfer::PublishTree(options, ctx);
   if (!tree) return std::unexpected(remote->ExplainLock(std::move(tree).error(), ctx));
@@ -279,15 +347,17 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
   LEAT_RETURN_IF_ERROR(os::PwriteAll(lock.get(), AsBytes(made), 0));
   const os::Cleanup remove([&] { (void)os::RemoveTree(made); });
-  bool linking = true;
-  std::string listing;
-  LEAT_RETURN_IF_ERROR(Twin(tree->path, made, "", linking, pulled, listing, ctx));
+  Twin twin(tree->path, made);
+  LEAT_RETURN_IF_ERROR(twin.Make(ctx));
+  pulled.files = twin.files();
+  pulled.bytes = twin.bytes();
   if (::lstat(made.c_str(), &st) != 0) return FailErrno(errno, made);
-  note = {request.identity, st.st_ino, ours ? inode_there : 0, BootId(), std::move(listing)};
+  note = {request.identity, st.st_ino, ours ? inode_there : 0, BootId(), std::move(twin.listing())};
   LEAT_RETURN_IF_ERROR(note.Write(note_path, dir));
   LEAT_RETURN_IF_ERROR(Exchange(made, dir));
   if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
   cache->Shutdown();
+  transfer::SyncBehind(*tree);
   pulled.requests = counts.requests();
   return pulled;
 }
