@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +15,8 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <mutex>
+#include <optional>
 #include <random>
 #include <system_error>
 #include <unordered_set>
@@ -24,6 +27,7 @@
 #include "base/json_fields.h"
 #include "base/log.h"
 #include "base/memory_budget.h"
+#include "base/thread_pool.h"
 #include "cache/cache.h"
 #include "dataset/fill.h"
 #include "digest/digest.h"
@@ -38,6 +42,7 @@ constexpr std::string_view kProc = "/proc/";
 
 /// What is known of a folder that was pulled: home/pulls/HASH, with what lies in it behind.
 struct PullNote {
+  std::string dir;
   std::string identity;
   std::uint64_t inode = 0;
   std::uint64_t old_inode = 0;  ///< of what it was to take the place of
@@ -51,6 +56,7 @@ struct PullNote {
     const std::size_t end = text->find('\n');
     if (end == std::string::npos) return out;
     const nlohmann::json head = ParseJson(std::string_view(*text).substr(0, end));
+    out.dir = TextOf(head, "dir");
     out.identity = TextOf(head, "identity");
     out.boot = TextOf(head, "boot");
     for (const auto& [key, to] :
@@ -61,7 +67,7 @@ struct PullNote {
     out.listing = text->substr(end + 1);
     return out;
   }
-  Status Write(const std::string& path, const std::string& dir) const {
+  Status Write(const std::string& path) const {
     const nlohmann::ordered_json head = {
         {"dir", dir}, {"identity", identity}, {"inode", inode}, {"was", old_inode}, {"boot", boot}};
     return os::WriteFileAtomic(
@@ -156,25 +162,56 @@ Status CopyFile(const std::string& from, const std::string& to, const struct sta
   return {};
 }
 
-/// The tree's twin in `to`, which is made. Never the same files by another name: what the user does
-/// to them in place would be done to the cache's. Adds to `listing`.
-Status Twin(const std::string& from, const std::string& to, const std::string& below,
-            Pulled& pulled, std::string& listing, const CallContext& ctx) {
-  const std::string here = from + (below.empty() ? "" : "/" + below);
-  const std::string there = to + (below.empty() ? "" : "/" + below);
-  if (::mkdir(there.c_str(), 0755) != 0) return FailErrno(errno, "making the folder " + there);
-  LEAT_ASSIGN_OR_RETURN(const auto names, os::ListDir(here));
+/// The lines of all that lies in a tree.
+Status ListTree(const std::string& root, const std::string& below, Pulled& pulled,
+                std::string& listing) {
+  LEAT_ASSIGN_OR_RETURN(const auto names, os::ListDir(below.empty() ? root : root + "/" + below));
   for (const std::string& name : names) {
-    if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
     const std::string path = below.empty() ? name : below + "/" + name;
-    const std::string source = from + "/" + path, target = to + "/" + path;
     struct stat st;
-    if (::lstat(source.c_str(), &st) != 0) return FailErrno(errno, source);
+    if (::lstat((root + "/" + path).c_str(), &st) != 0) return FailErrno(errno, root + "/" + path);
     if (S_ISDIR(st.st_mode)) {
-      LEAT_RETURN_IF_ERROR(Twin(from, to, path, pulled, listing, ctx));
+      LEAT_RETURN_IF_ERROR(ListTree(root, path, pulled, listing));
       continue;
     }
-    if (S_ISLNK(st.st_mode)) {
+    ++pulled.files;
+    if (S_ISREG(st.st_mode)) pulled.bytes += static_cast<std::uint64_t>(st.st_size);
+    listing += LineOf(st, path);
+  }
+  return {};
+}
+
+/// The tree `from` again in `to`, but for what is there already. Never the same files by another
+/// name: what a user does to them in place would be done to both.
+Status CopyTree(const std::string& from, const std::string& to, const CallContext& ctx) {
+  std::vector<std::string> folders = {""};
+  std::vector<std::string> files;
+  for (std::size_t i = 0; i < folders.size(); ++i) {
+    const std::string below = folders[i];
+    const std::string there = below.empty() ? to : to + "/" + below;
+    if (::mkdir(there.c_str(), 0755) != 0 && errno != EEXIST)
+      return FailErrno(errno, "making the folder " + there);
+    LEAT_ASSIGN_OR_RETURN(const auto names, os::ListDir(below.empty() ? from : from + "/" + below));
+    for (const std::string& name : names) {
+      std::string path = below.empty() ? name : below + "/" + name;
+      struct stat st;
+      if (::lstat((from + "/" + path).c_str(), &st) != 0)
+        return FailErrno(errno, from + "/" + path);
+      (S_ISDIR(st.st_mode) ? folders : files).push_back(std::move(path));
+    }
+  }
+  constexpr std::size_t kThreads = 4;
+  std::mutex mutex;
+  std::optional<Error> failure;
+  ParallelFor(files.size(), kThreads, [&](std::size_t i) {
+    const auto copy = [&]() -> Status {
+      if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+      const std::string source = from + "/" + files[i], target = to + "/" + files[i];
+      struct stat st;
+      if (::lstat(source.c_str(), &st) != 0) return FailErrno(errno, source);
+      // (What a killed one left of it is not complete for sure.)
+      if (::unlink(target.c_str()) != 0 && errno != ENOENT) return FailErrno(errno, target);
+      if (!S_ISLNK(st.st_mode)) return CopyFile(source, target, st);
       char link[PATH_MAX];
       const ssize_t n = ::readlink(source.c_str(), link, sizeof(link) - 1);
       if (n < 0) return FailErrno(errno, source);
@@ -182,14 +219,41 @@ Status Twin(const std::string& from, const std::string& to, const std::string& b
       if (::symlink(link, target.c_str()) != 0) return FailErrno(errno, target);
       const timespec times[2] = {{0, UTIME_OMIT}, st.st_mtim};
       ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);
-    } else {
-      LEAT_RETURN_IF_ERROR(CopyFile(source, target, st));
-      pulled.bytes += static_cast<std::uint64_t>(st.st_size);
-    }
-    ++pulled.files;
-    listing += LineOf(st, path);
-  }
+      return {};
+    };
+    const Status done = copy();
+    if (done) return true;
+    const std::lock_guard lock(mutex);
+    if (!failure) failure = done.error();
+    return false;
+  });
+  if (failure) return std::unexpected(*failure);
   return {};
+}
+
+/// Waits for the lock on a file of leat's; the file appears with it.
+Result<os::UniqueFd> LockFor(const std::string& path, const std::string& waiting,
+                             const CallContext& ctx) {
+  LEAT_ASSIGN_OR_RETURN(os::UniqueFd lock, os::Open(path, O_RDWR | O_CREAT));
+  if (os::Flock(lock.get(), true, false)) return lock;
+  Progress(waiting);
+  while (!os::Flock(lock.get(), true, false)) {
+    if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
+    ::usleep(20'000);
+  }
+  return lock;
+}
+
+/// A folder that another pull has put the same contents into, and that still has them; empty: none
+/// is known. The caller holds the contents' lock.
+std::string FindTwin(const std::string& latest, const std::string& identity) {
+  const std::string note_path = os::ReadFile(latest, PATH_MAX).value_or("");
+  const PullNote note = PullNote::Read(note_path);
+  struct stat st;
+  Pulled unused;
+  const bool same = note.identity == identity && note.boot == BootId() &&
+                    ::lstat(note.dir.c_str(), &st) == 0 && st.st_ino == note.inode;
+  return same && Holds(note.dir, note.listing, unused) ? note.dir : "";
 }
 
 /// `made` takes the place of `dir`, which is nothing, empty, or what an earlier pull has put there.
@@ -267,21 +331,8 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   LEAT_ASSIGN_OR_RETURN(const std::string called, NameOfFolder(dir, parent));
   const std::string note_path =
       pulls + "/" + ToHex(digest::HashSha256(AsBytes(called))).substr(0, 32);
-  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd lock, os::Open(note_path + ".lock", O_RDWR | O_CREAT));
-  if (!os::Flock(lock.get(), true, false)) {
-    Progress("waiting for another pull into " + dir);
-    while (!os::Flock(lock.get(), true, false)) {
-      if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
-      ::usleep(50'000);
-    }
-  }
-  // What a killed one was making.
-  const std::string left = os::ReadFile(note_path + ".lock", PATH_MAX).value_or("");
-  if (left.starts_with(parent)) {
-    LEAT_RETURN_IF_ERROR(os::RemoveTree(left));
-    LEAT_RETURN_IF_ERROR(os::RemoveTree(left + "-old"));
-  }
-
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd lock,
+                        LockFor(note_path + ".lock", "waiting for another pull into " + dir, ctx));
   store::RequestCounts counts;
   LEAT_ASSIGN_OR_RETURN(const auto remote, Remote::Open(spec, tools, &counts));
   const std::string url = spec.source.ForMessages();
@@ -326,35 +377,87 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
     }
   }
 
+  // Of all who want these contents on this machine, one downloads them.
+  const std::string latest =
+      pulls + "/of-" + ToHex(digest::HashSha256(AsBytes(request.identity))).substr(0, 32);
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd alone,
+                        LockFor(latest + ".lock", "waiting for another pull of " + url, ctx));
+
+  // What a killed one was making: of other contents it goes, of these it is gone on with.
+  const std::string making = os::ReadFile(note_path + ".lock", 2 * PATH_MAX).value_or("");
+  const std::size_t end = making.find('\n');
+  std::string made = making.substr(0, end);
+  const bool same = end != std::string::npos && making.substr(end + 1) == request.identity;
+  if (!made.empty() && made.starts_with(parent)) {
+    LEAT_RETURN_IF_ERROR(os::RemoveTree(made + "-old"));
+    // (Where it was killed behind the exchange, what is left is what was replaced.)
+    const bool exchanged = ::lstat(made.c_str(), &st) == 0 && st.st_ino != note.inode &&
+                           inode_there == note.inode && inode_there != 0;
+    if (!same || exchanged) LEAT_RETURN_IF_ERROR(os::RemoveTree(made));
+  }
+  if (!same || made.empty() || !made.starts_with(parent)) {
+    std::random_device random;
+    made = fmt::format("{}{}.leat-tmp-{:08x}{:08x}", parent, parent == "/" ? "" : "/", random(),
+                       random());
+    const std::string text = made + "\n" + request.identity;
+    if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
+    LEAT_RETURN_IF_ERROR(os::PwriteAll(lock.get(), AsBytes(text), 0));
+  }
+  os::Cleanup remove([&] {
+    (void)os::RemoveTree(made);
+    if (::ftruncate(lock.get(), 0) != 0) Debug("a note of a pull stays");
+  });
+
   MemoryBudget budget(tools.home.memory_bytes);
   cache::CacheOptions cache_options;
   cache_options.dir = tools.home.cache_dir;
   cache_options.limit_bytes = tools.home.cache_bytes;
   cache_options.budget = &budget;
   const auto cache = cache::Cache::Open(cache_options);
-  transfer::TreeOptions options;
-  options.content = resolved.content;
-  options.cache = cache.get();
-  options.fallback_dir = tools.home.dir + "/trees";
-  options.source = url;
-  if (resolved.expand) dataset::ExpandInto(options, budget);
-  auto tree = transfer::PublishTree(options, ctx);
-  if (!tree) return std::unexpected(remote->ExplainLock(std::move(tree).error(), ctx));
-
-  std::random_device random;
-  const std::string made = fmt::format("{}{}.leat-tmp-{:08x}{:08x}", parent,
-                                       parent == "/" ? "" : "/", random(), random());
-  if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
-  LEAT_RETURN_IF_ERROR(os::PwriteAll(lock.get(), AsBytes(made), 0));
-  const os::Cleanup remove([&] { (void)os::RemoveTree(made); });
-  std::string listing;
-  LEAT_RETURN_IF_ERROR(Twin(tree->path, made, "", pulled, listing, ctx));
-  if (::lstat(made.c_str(), &st) != 0) return FailErrno(errno, made);
-  note = {request.identity, st.st_ino, ours ? inode_there : 0, BootId(), std::move(listing)};
-  LEAT_RETURN_IF_ERROR(note.Write(note_path, dir));
-  LEAT_RETURN_IF_ERROR(Exchange(made, dir));
-  if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
+  // What a run has copied (mode=copy), too.
+  transfer::TreeOptions copied;
+  copied.content = resolved.content;
+  copied.cache = cache.get();
+  copied.fallback_dir = tools.home.dir + "/trees";
+  copied.source = url;
+  if (resolved.expand) dataset::ExpandInto(copied, budget);
+  std::string twin = FindTwin(latest, request.identity);
+  os::UniqueFd lease;
+  if (twin.empty() && transfer::IsPublished(copied)) {
+    LEAT_ASSIGN_OR_RETURN(transfer::Tree tree, transfer::PublishTree(copied, ctx));
+    lease = std::move(tree.lease);
+    twin = tree.path;
+  }
+  Status filled;
+  if (!twin.empty()) {
+    filled = CopyTree(twin, made, ctx);
+  } else {
+    LEAT_RETURN_IF_ERROR(os::MakeDirs(made, 0755));
+    dataset::FillOptions fill;
+    fill.content = resolved.content;
+    fill.expand = resolved.expand;
+    fill.source = url;
+    fill.cache = cache.get();
+    fill.budget = &budget;
+    struct statvfs disk;
+    if (::statvfs(made.c_str(), &disk) == 0) fill.limit_bytes = disk.f_bavail * disk.f_frsize;
+    fill.limit_name = "what is free in " + parent;
+    filled = dataset::Fill(fill, made, ctx);
+  }
   cache->Shutdown();
+  if (!filled) {
+    // What has come so far is of use for the next attempt.
+    const Errc why = filled.error().code();
+    if (why == Errc::kCancelled || why == Errc::kUnavailable) remove.Dismiss();
+    return std::unexpected(remote->ExplainLock(filled.error(), ctx));
+  }
+  std::string listing;
+  LEAT_RETURN_IF_ERROR(ListTree(made, "", pulled, listing));
+  if (::lstat(made.c_str(), &st) != 0) return FailErrno(errno, made);
+  note = {dir, request.identity, st.st_ino, ours ? inode_there : 0, BootId(), std::move(listing)};
+  LEAT_RETURN_IF_ERROR(note.Write(note_path));
+  LEAT_RETURN_IF_ERROR(Exchange(made, dir));
+  LEAT_RETURN_IF_ERROR(os::WriteFileAtomic(latest, note_path));
   pulled.requests = counts.requests();
   return pulled;
 }

@@ -24,11 +24,11 @@ struct Pulled {
 /// says so.
 Result<MountSpec> ParsePull(std::string_view text, const config::Environment& env);
 
-/// `dir` (absolute) is there complete and verified, or as it was. It is made out of a tree in the
-/// cache, which all who pull the same on this machine download once; where the file system can
-/// (XFS, btrfs) both share their blocks. Files are read-only, but the user's: nothing that is done
-/// to them reaches the cache. kConflict: `dir`
-/// holds what no pull has put there. Nothing is synced: after a power loss the next pull finds out.
+/// `dir` (absolute) is there complete and verified, or as it was. All who pull the same on this
+/// machine download it once: the others copy what the first has, or what a run has copied. Files
+/// are read-only, folders are the user's. kConflict: `dir` holds what no pull has put there. What a
+/// killed one has brought is gone on with by the next into the same folder. Nothing is synced:
+/// after a power loss the next pull finds out.
 Result<Pulled> PullDataset(const MountSpec& spec, const std::string& dir, Toolbox& tools,
                            const CallContext& ctx);
 
