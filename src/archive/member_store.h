@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,10 +23,16 @@ inline constexpr std::string_view kMembersOf = " members of ";
 /// An ObjectStore around the store that holds the archive. A member's version is an etag that says
 /// where in the archive its bytes are (docs/formats/members.md), so that whoever has a snapshot of
 /// the members needs nothing else to read them: Read wants `if_version` and takes the place from
-/// it. Reads of whole members are held to their CRC. Thread-safe. Only reads are supported; List
-/// and Stat are kUnsupported. Identity() names the archive and its version.
+/// it (kInvalid without one, kCorrupt where it names none). Reads of whole members are held to
+/// their CRC, as are those of a deflated one that reach its end. A deflated member is decoded from
+/// its beginning, or from where a read of the last few has stopped: read it in order. Thread-safe.
+/// Only reads are supported; List and Stat are kUnsupported. Identity() names the archive and its
+/// version.
 std::shared_ptr<store::ObjectStore> MakeMemberStore(
     std::shared_ptr<store::ObjectStore> archive_store, store::ObjectInfo archive);
+/// The archive (key, size, version) that such a store's identity names: a snapshot of the members
+/// is of use with no other. nullopt where it names none.
+std::optional<store::ObjectInfo> ArchiveOfIdentity(std::string_view identity);
 
 /// Adds an entry for every file of the archive to `builder` (whose prefix is ""), with the keys
 /// that Expand would give them: of a zip its directory is read, of an uncompressed tar all of it,
