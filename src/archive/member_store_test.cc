@@ -135,7 +135,7 @@ class MemberStoreTest : public ::testing::Test {
       const auto whole = Read(path);
       ASSERT_TRUE(whole) << whole.error().message();
       EXPECT_TRUE(*whole == bytes);
-      for (int i = 0; i < 20; ++i) {
+      for (int i = 0; i < 8; ++i) {
         const std::uint64_t offset = random_() % (bytes.size() + 1);
         const std::uint64_t length = random_() % (bytes.size() - offset + 1);
         const auto some = Read(found->second, offset, length);
@@ -580,6 +580,8 @@ TEST_F(MemberStoreTest, IdentityNamesTheArchive) {
   EXPECT_EQ(named->size, archive_.size);
   EXPECT_EQ(named->version.etag, archive_.version.etag);
   EXPECT_EQ(MakeMemberStore(store_, *named)->Identity(), identity);
+  EXPECT_EQ(MakeMemberStore(store_, archive_, "other")->Identity(),
+            "other" + std::string(identity.substr(identity.find(kMembersOf))));
   // A listing has no version's name.
   store::ObjectInfo listed = archive_;
   listed.version.version_id.clear();
@@ -592,7 +594,9 @@ TEST_F(MemberStoreTest, IdentityNamesTheArchive) {
   ASSERT_TRUE(odd);
   EXPECT_EQ(odd->key, listed.key);
   EXPECT_EQ(odd->version, listed.version);
+  EXPECT_EQ(ArchiveOfIdentity("file:///d/ members of 1" + std::string(identity))->key, "t.zip");
   EXPECT_FALSE(ArchiveOfIdentity("https://s3 s3://b"));
+  EXPECT_FALSE(ArchiveOfIdentity("file:///d/ members of 1"));
   for (std::size_t i = 0; i < identity.size(); ++i)
     EXPECT_FALSE(ArchiveOfIdentity(std::string(identity.substr(0, i)) + "x")) << i;
 }
