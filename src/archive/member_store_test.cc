@@ -164,10 +164,10 @@ class MemberStoreTest : public ::testing::Test {
 /// Files of all kinds below d.
 void MakeFiles(const TestFolder& folder) {
   folder.Run(R"(mkdir -p d/e/f "d/with blanks"; : >d/empty; printf x >d/one
-      head -c 3000000 /dev/urandom >d/e/noise; head -c 5000000 /dev/zero >d/e/f/zeros
+      head -c 1500000 /dev/urandom >d/e/noise; head -c 2000000 /dev/zero >d/e/f/zeros
       head -c 512 /dev/urandom >d/e/block; printf hello >"d/with blanks/über")");
   folder.Write("d/words", Words(200'000));
-  folder.Write("d/e/many words", Words(4'000'000, 2));
+  folder.Write("d/e/many words", Words(2'000'000, 2));
   folder.Run("find d -type f -print0 | sort -z | xargs -0 touch -d @1234567890");
 }
 
@@ -206,7 +206,7 @@ TEST_F(MemberStoreTest, MembersOfTarsAreTheFiles) {
 }
 
 TEST_F(MemberStoreTest, LargeTarIsReadInSeveralRequests) {
-  folder_.Run("mkdir d; head -c 40000000 /dev/urandom >d/a; printf hello >d/b; tar -cf t.tar d");
+  folder_.Run("mkdir d; head -c 20000000 /dev/urandom >d/a; printf hello >d/b; tar -cf t.tar d");
   Put("t.tar");
   ExpectSame("d");
 }
