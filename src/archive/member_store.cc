@@ -23,19 +23,21 @@ std::string VersionText(const store::Version& version) {
 }
 
 /// Lengths in front: no two different archives give the same text.
-std::string IdentityOf(const store::ObjectStore& archive_store, const store::ObjectInfo& archive) {
+std::string IdentityOf(std::string_view store_identity, const store::ObjectInfo& archive) {
   const std::string version = VersionText(archive.version);
-  return fmt::format("{}{}{}:{} {}:{} {}", archive_store.Identity(), kMembersOf, archive.key.size(),
+  return fmt::format("{}{}{}:{} {}:{} {}", store_identity, kMembersOf, archive.key.size(),
                      archive.key, version.size(), version, archive.size);
 }
 
 class MemberStore final : public store::ObjectStore {
  public:
-  MemberStore(std::shared_ptr<store::ObjectStore> archive_store, store::ObjectInfo archive)
+  MemberStore(std::shared_ptr<store::ObjectStore> archive_store, store::ObjectInfo archive,
+              std::string_view store_identity)
       : archive_store_(std::move(archive_store)),
         archive_(std::move(archive)),
         url_(archive_store_->UrlOf(archive_.key)),
-        identity_(IdentityOf(*archive_store_, archive_)),
+        identity_(IdentityOf(store_identity.empty() ? archive_store_->Identity() : store_identity,
+                             archive_)),
         reader_([this](std::uint64_t offset, std::uint64_t length, const store::Sink& sink,
                        const CallContext& ctx) { return ReadArchive(offset, length, sink, ctx); }) {
   }
@@ -147,23 +149,12 @@ bool TakeText(std::string_view& from, std::string& text) {
   return true;
 }
 
-}  // namespace
-
-std::shared_ptr<store::ObjectStore> MakeMemberStore(
-    std::shared_ptr<store::ObjectStore> archive_store, store::ObjectInfo archive) {
-  return std::make_shared<MemberStore>(std::move(archive_store), std::move(archive));
-}
-
-std::optional<store::ObjectInfo> ArchiveOfIdentity(std::string_view identity) {
-  const auto at = identity.find(kMembersOf);
-  if (at == identity.npos) return std::nullopt;
-  identity.remove_prefix(at + kMembersOf.size());
+std::optional<store::ObjectInfo> ParseArchive(std::string_view text) {
   store::ObjectInfo archive;
   std::string version;
-  if (!TakeText(identity, archive.key) || !TakeText(identity, version)) return std::nullopt;
-  const auto [end, error] =
-      std::from_chars(identity.data(), identity.data() + identity.size(), archive.size);
-  if (error != std::errc() || end != identity.data() + identity.size()) return std::nullopt;
+  if (!TakeText(text, archive.key) || !TakeText(text, version)) return std::nullopt;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), archive.size);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   if (version.starts_with('e')) {
     archive.version.etag = version.substr(1);
   } else if (version.starts_with('v')) {
@@ -172,6 +163,24 @@ std::optional<store::ObjectInfo> ArchiveOfIdentity(std::string_view identity) {
     return std::nullopt;
   }
   return archive;
+}
+
+}  // namespace
+
+std::shared_ptr<store::ObjectStore> MakeMemberStore(
+    std::shared_ptr<store::ObjectStore> archive_store, store::ObjectInfo archive,
+    std::string store_identity) {
+  return std::make_shared<MemberStore>(std::move(archive_store), std::move(archive),
+                                       store_identity);
+}
+
+std::optional<store::ObjectInfo> ArchiveOfIdentity(std::string_view identity) {
+  // (The name of a folder of this machine may have it, too.)
+  for (auto at = identity.find(kMembersOf); at != identity.npos;
+       at = identity.find(kMembersOf, at + 1)) {
+    if (auto archive = ParseArchive(identity.substr(at + kMembersOf.size()))) return archive;
+  }
+  return std::nullopt;
 }
 
 }  // namespace leat::archive

@@ -28,8 +28,12 @@ inline constexpr std::string_view kMembersOf = " members of ";
 /// its beginning, or from where a read of the last few has stopped: read it in order. Thread-safe.
 /// Only reads are supported; List and Stat are kUnsupported. Identity() names the archive and its
 /// version.
+///
+/// `store_identity`: what tells the archive's store from others where that is more than its own
+/// Identity() (an object that is read under another name than its own).
 std::shared_ptr<store::ObjectStore> MakeMemberStore(
-    std::shared_ptr<store::ObjectStore> archive_store, store::ObjectInfo archive);
+    std::shared_ptr<store::ObjectStore> archive_store, store::ObjectInfo archive,
+    std::string store_identity = "");
 /// The archive (key, size, version) that such a store's identity names: a snapshot of the members
 /// is of use with no other. nullopt where it names none.
 std::optional<store::ObjectInfo> ArchiveOfIdentity(std::string_view identity);

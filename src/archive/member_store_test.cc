@@ -135,7 +135,7 @@ class MemberStoreTest : public ::testing::Test {
       const auto whole = Read(path);
       ASSERT_TRUE(whole) << whole.error().message();
       EXPECT_TRUE(*whole == bytes);
-      for (int i = 0; i < 20; ++i) {
+      for (int i = 0; i < 8; ++i) {
         const std::uint64_t offset = random_() % (bytes.size() + 1);
         const std::uint64_t length = random_() % (bytes.size() - offset + 1);
         const auto some = Read(found->second, offset, length);
@@ -164,10 +164,10 @@ class MemberStoreTest : public ::testing::Test {
 /// Files of all kinds below d.
 void MakeFiles(const TestFolder& folder) {
   folder.Run(R"(mkdir -p d/e/f "d/with blanks"; : >d/empty; printf x >d/one
-      head -c 3000000 /dev/urandom >d/e/noise; head -c 5000000 /dev/zero >d/e/f/zeros
+      head -c 1500000 /dev/urandom >d/e/noise; head -c 2000000 /dev/zero >d/e/f/zeros
       head -c 512 /dev/urandom >d/e/block; printf hello >"d/with blanks/über")");
   folder.Write("d/words", Words(200'000));
-  folder.Write("d/e/many words", Words(4'000'000, 2));
+  folder.Write("d/e/many words", Words(2'000'000, 2));
   folder.Run("find d -type f -print0 | sort -z | xargs -0 touch -d @1234567890");
 }
 
@@ -206,7 +206,7 @@ TEST_F(MemberStoreTest, MembersOfTarsAreTheFiles) {
 }
 
 TEST_F(MemberStoreTest, LargeTarIsReadInSeveralRequests) {
-  folder_.Run("mkdir d; head -c 40000000 /dev/urandom >d/a; printf hello >d/b; tar -cf t.tar d");
+  folder_.Run("mkdir d; head -c 20000000 /dev/urandom >d/a; printf hello >d/b; tar -cf t.tar d");
   Put("t.tar");
   ExpectSame("d");
 }
@@ -580,6 +580,8 @@ TEST_F(MemberStoreTest, IdentityNamesTheArchive) {
   EXPECT_EQ(named->size, archive_.size);
   EXPECT_EQ(named->version.etag, archive_.version.etag);
   EXPECT_EQ(MakeMemberStore(store_, *named)->Identity(), identity);
+  EXPECT_EQ(MakeMemberStore(store_, archive_, "other")->Identity(),
+            "other" + std::string(identity.substr(identity.find(kMembersOf))));
   // A listing has no version's name.
   store::ObjectInfo listed = archive_;
   listed.version.version_id.clear();
@@ -592,7 +594,9 @@ TEST_F(MemberStoreTest, IdentityNamesTheArchive) {
   ASSERT_TRUE(odd);
   EXPECT_EQ(odd->key, listed.key);
   EXPECT_EQ(odd->version, listed.version);
+  EXPECT_EQ(ArchiveOfIdentity("file:///d/ members of 1" + std::string(identity))->key, "t.zip");
   EXPECT_FALSE(ArchiveOfIdentity("https://s3 s3://b"));
+  EXPECT_FALSE(ArchiveOfIdentity("file:///d/ members of 1"));
   for (std::size_t i = 0; i < identity.size(); ++i)
     EXPECT_FALSE(ArchiveOfIdentity(std::string(identity.substr(0, i)) + "x")) << i;
 }

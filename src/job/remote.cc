@@ -591,7 +591,9 @@ Result<SnapshotFile> Remote::TakeMembers(const SnapshotFile& object, const CallC
                                          const std::function<void(std::uint64_t)>& on_progress) {
   store::ObjectInfo archive = ArchiveOf(*object.index);
   archive.expected = object.expected;
-  const auto members = archive::MakeMemberStore(store_, archive);
+  // An object that lies in the tree under another name than its own is told apart by its snapshot.
+  const auto members =
+      archive::MakeMemberStore(store_, archive, std::string(object.index->store_identity()));
   // What was indexed once for this version of the archive need not be again; the pin is known by
   // the index alone.
   const std::string saved_name =
@@ -709,11 +711,12 @@ Result<SnapshotFile> Remote::ReopenSnapshot(os::UniqueFd file) {
   SnapshotFile out;
   out.file = std::move(file);
   LEAT_ASSIGN_OR_RETURN(out.index, snapshot::Snapshot::Open(out.file.get()));
-  if (out.index->store_identity().find(archive::kMembersOf) != std::string_view::npos) {
-    // (An archive that is not there any more is still the one that is read: each read tells.)
-    store::ObjectInfo archive;
-    LEAT_ASSIGN_OR_RETURN(archive, store_->Stat(spec_.source.key, spec_.version, {}));
-    store_ = archive::MakeMemberStore(store_, archive);
+  if (auto archive = archive::ArchiveOfIdentity(out.index->store_identity())) {
+    // The one that was indexed: where another has taken its place, each read tells.
+    if (archive->key != spec_.source.key)
+      store_ = store::MakeMapped(store_, {{archive->key, spec_.source.key}});
+    if (archive->version.version_id.empty()) archive->version.version_id = spec_.version;
+    store_ = archive::MakeMemberStore(store_, *archive);
     return out;
   }
   // A single object may lie in the tree under another name than its own.

@@ -12,13 +12,13 @@ std::string Content::IdentityOf(FileIndex file) const {
   const FileInfo info = index->file(file);
   const std::string key = index->KeyOfFile(file);
   const std::string_view etag = info.etag;
-  // An etag says what the bytes are; the version's name says it only where there is none, so that a listing with versions and
-  // one without mean the same bytes.
+  // An etag says what the bytes are; the version's name says it only where there is none, so that a
+  // listing with versions and one without mean the same bytes.
   const std::string_view version = etag.empty() ? info.version_id : std::string_view();
   // Lengths in front: no two different files give the same text.
   return fmt::format("{}:{}\n{}:{}\n{}:{}\n{}:{}\n{}", index->store_identity().size(),
-                     index->store_identity(), key.size(), key, etag.size(), etag,
-                     version.size(), version, info.size);
+                     index->store_identity(), key.size(), key, etag.size(), etag, version.size(),
+                     version, info.size);
 }
 
 store::Version Content::VersionOf(FileIndex file) const {

@@ -30,13 +30,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     options.offset = offset;
     options.length = length;
     std::string got;
-    const Status done = members->Read(
-        "k", options,
-        [&](std::span<const std::byte> piece) -> Status {
-          got += AsText(piece);
-          return {};
-        },
-        {});
+    const Status done = members->Read("k", options,
+                                      [&](std::span<const std::byte> piece) -> Status {
+                                        got += AsText(piece);
+                                        return {};
+                                      },
+                                      {});
     if (!done) return std::string();
     if (!place || got.size() > place->size) std::abort();
     return got;
