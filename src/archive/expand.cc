@@ -346,33 +346,7 @@ class Expansion {
     LEAT_RETURN_IF_ERROR(CheckMembers());
     std::vector<char> wanted(members_.size(), 1);
     if (resume) {
-      bool some_there = false;
-      std::unordered_set<std::string> names;
-      for (std::size_t i = members_.size(); i-- > 0;) {
-        if (members_[i].member.kind == MemberKind::kDirectory) continue;
-        // The last of a name is the one that stays.
-        if (const auto path = MemberPath(members_[i].member.name);
-            path && !names.insert(*path).second) {
-          wanted[i] = 0;
-          continue;
-        }
-        if (!tree_->IsFinished(members_[i].member)) continue;
-        LEAT_RETURN_IF_ERROR(tree_->Adopt(members_[i].member));
-        wanted[i] = 0;
-        some_there = true;
-      }
-      std::vector<OrderedReader::Range> ranges;
-      for (std::size_t i = 0; i < members_.size(); ++i) {
-        if (wanted[i] == 0) continue;
-        const ZipMember& m = members_[i];
-        if (!ranges.empty() && ranges.back().offset + ranges.back().length == m.begin) {
-          ranges.back().length += m.end - m.begin;
-        } else {
-          ranges.push_back({m.begin, m.end - m.begin});
-        }
-      }
-      // Members hold themselves to their checksums, the whole to its digest.
-      if (!some_there) ranges = {{0, options_.object.size}};
+      LEAT_ASSIGN_OR_RETURN(const auto ranges, KeepWhatIsThere(wanted));
       StartReader(ranges);
     }
     ZipToTree to_tree(members_, wanted, *tree_);
@@ -384,6 +358,49 @@ class Expansion {
     }
     LEAT_RETURN_IF_ERROR(to_tree.Finish());
     return Finish();
+  }
+
+  /// What an earlier attempt has finished is not wanted, and the ranges of what is. Members hold
+  /// themselves to their checksums; where nothing is there, the whole is read and held to its
+  /// digest.
+  Result<std::vector<OrderedReader::Range>> KeepWhatIsThere(std::vector<char>& wanted) {
+    bool some_there = false;
+    std::unordered_set<std::string> names;
+    for (std::size_t i = members_.size(); i-- > 0;) {
+      const Member& member = members_[i].member;
+      if (member.kind == MemberKind::kDirectory) continue;
+      // The last of a name is the one that stays.
+      if (const auto path = MemberPath(member.name); path && !names.insert(*path).second) {
+        wanted[i] = 0;
+        continue;
+      }
+      if (!tree_->IsFinished(member)) continue;
+      LEAT_RETURN_IF_ERROR(tree_->Adopt(member));
+      wanted[i] = 0;
+      some_there = true;
+    }
+    std::vector<OrderedReader::Range> ranges;
+    if (!some_there) {
+      ranges.push_back({0, options_.object.size});
+      return ranges;
+    }
+    // A request costs more than some bytes in between that nobody wants.
+    constexpr std::uint64_t kGap = 256 * kKiB;
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+      const ZipMember& m = members_[i];
+      if (m.member.kind == MemberKind::kDirectory) {
+        LEAT_RETURN_IF_ERROR(tree_->Begin(m.member, &m));
+        LEAT_RETURN_IF_ERROR(tree_->End());
+        wanted[i] = 0;
+      }
+      if (wanted[i] == 0) continue;
+      if (!ranges.empty() && m.begin - (ranges.back().offset + ranges.back().length) <= kGap) {
+        ranges.back().length = m.end - ranges.back().offset;
+      } else {
+        ranges.push_back({m.begin, m.end - m.begin});
+      }
+    }
+    return ranges;
   }
 
   /// All that can be said before anything is written.
