@@ -145,7 +145,7 @@ class Reader {
             std::pair("size", &options.volume_size)}) {
         LEAT_ASSIGN_OR_RETURN(const std::string text, Text(node, key));
         if (text.empty()) {
-          if (field == &options.name && node[key].IsScalar())
+          if (field == &options.name && node[key] && node[key].IsScalar())
             return FailAt(path_, node[key], dataset::CheckName(text).error().message());
           continue;
         }

@@ -63,6 +63,9 @@ replicas: {worker: 3, parameter_server: 2}
   EXPECT_EQ(file.bind_mounts[1].propagation, Propagation::kSlave);
   ASSERT_EQ(file.replicas.size(), 2U);
   EXPECT_EQ(file.replicas[0], (std::pair<std::string, unsigned>("worker", 3)));
+  EXPECT_EQ(
+      Parsed("datasets: [{url: s3://b/k, volumeKind: dynamic, size: 1Gi}]").mounts[0].volume_size,
+      kGiB);
 }
 
 TEST(JobFile, DataIsJsonWithYamlsTypes) {
@@ -87,6 +90,11 @@ TEST(JobFile, WhatMakesNoSenseIsRefusedWithItsLine) {
   EXPECT_NE(Refusal("datasets: {url: s3://b/k}").find("a list is expected"), std::string::npos);
   EXPECT_NE(Refusal("datasets: [{url: s3://b/k, awsSecretAccessKey: '${NONE}', awsAccessKeyId: A}]")
                 .find("NONE"),
+            std::string::npos);
+  EXPECT_NE(Refusal("datasets: [{url: s3://b/k, name: ''}]").find("the name is empty"),
+            std::string::npos);
+  EXPECT_NE(Refusal("datasets: [{url: s3://b/k, volumeKind: dynamic, size: 1G, volumeSize: 2G}]")
+                .find("the same"),
             std::string::npos);
   EXPECT_NE(Refusal("bind_mounts: [{host_path: rel, container_path: /x}]").find("rel"),
             std::string::npos);

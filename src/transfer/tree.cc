@@ -1,11 +1,9 @@
 #include "transfer/tree.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -416,32 +414,16 @@ std::string PathOf(const TreeOptions& options) {
 
 /// What a tree takes on its disk, its inodes too.
 std::pair<std::uint64_t, std::uint64_t> SizeOf(const std::string& path) {
-  std::pair<std::uint64_t, std::uint64_t> out;
-  const auto add = [&](const struct stat& st) {
-    out.first += static_cast<std::uint64_t>(st.st_blocks) * 512;
-    ++out.second;
-  };
-  std::unique_ptr<DIR, int (*)(DIR*)> entries(::opendir(path.c_str()), ::closedir);
-  std::vector<std::string> inside;
   struct stat st;
-  if (entries == nullptr || ::fstat(::dirfd(entries.get()), &st) != 0) return out;
-  add(st);
-  while (const dirent* e = ::readdir(entries.get())) {
-    const std::string_view name = e->d_name;
-    if (name == "." || name == ".." ||
-        ::fstatat(::dirfd(entries.get()), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-      continue;
-    if (S_ISDIR(st.st_mode)) {
-      inside.push_back(fmt::format("{}/{}", path, name));
-    } else {
-      add(st);
+  if (::lstat(path.c_str(), &st) != 0) return {};
+  std::pair<std::uint64_t, std::uint64_t> out(static_cast<std::uint64_t>(st.st_blocks) * 512, 1);
+  if (!S_ISDIR(st.st_mode)) return out;
+  if (const auto names = os::ListDir(path)) {
+    for (const std::string& name : *names) {
+      const auto [bytes, inodes] = SizeOf(path + "/" + name);
+      out.first += bytes;
+      out.second += inodes;
     }
-  }
-  entries.reset();  // a tree may be deeper than a process can have files open
-  for (const std::string& folder : inside) {
-    const auto [bytes, inodes] = SizeOf(folder);
-    out.first += bytes;
-    out.second += inodes;
   }
   return out;
 }
@@ -464,30 +446,6 @@ void SyncLater(const std::string& path, const LeaseText& text, const os::UniqueF
 }
 
 }  // namespace
-
-void SyncBehind(const Tree& tree) {
-  auto text = LeaseText::Read(tree.lease.get());
-  const auto dir = os::Open(tree.path, O_RDONLY | O_DIRECTORY);
-  if (!text || text->synced || !dir) return;
-  text->synced = true;
-  const std::string synced = text->Encode();
-  const pid_t child = ::fork();
-  if (child < 0) return;
-  if (child > 0) {
-    while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) continue;
-    return;
-  }
-  // No end of a pipe, no terminal and no working folder is kept from anybody, and nobody has to
-  // wait for a grandchild.
-  const int held = ::fcntl(tree.lease.get(), F_DUPFD, 3);
-  const int root = ::fcntl(dir->get(), F_DUPFD, 3);
-  ::dup2(held, 0);
-  ::dup2(root, 1);
-  ::close_range(2, ~0U, 0);
-  if (held < 0 || root < 0 || ::setsid() < 0 || ::chdir("/") != 0 || ::fork() != 0) ::_exit(0);
-  if (::syncfs(1) == 0 && ::pwrite(0, synced.data(), synced.size(), 0) > 0) ::fdatasync(0);
-  ::_exit(0);
-}
 
 Status FetchTree(const TreeOptions& options, const std::string& dir, const CallContext& ctx) {
   Copier copier(options, dir);
@@ -535,7 +493,7 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     if (!share()) LEAT_RETURN_IF_ERROR(wait(share));
     if (!current()) continue;
     if (const auto text = LeaseText::Read(tree.lease.get()); os::Exists(path) && IsTrusted(text)) {
-      if (!text->synced && options.sync) SyncLater(path, *text, tree.lease);
+      if (!text->synced) SyncLater(path, *text, tree.lease);
       ::futimens(tree.lease.get(), nullptr);
       tree.reused = true;
       return tree;
@@ -617,7 +575,7 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
       LEAT_RETURN_IF_ERROR(text.Write(tree.lease.get()));
     }
     if (::rename(part.c_str(), path.c_str()) != 0) return FailErrno(errno, "publishing " + path);
-    if (options.sync) SyncLater(path, text, tree.lease);
+    SyncLater(path, text, tree.lease);
     LEAT_RETURN_IF_ERROR(os::Flock(tree.lease.get(), false, true));
     if (current() && os::Exists(path)) return tree;  // eviction may have come in between
   }

@@ -33,9 +33,6 @@ struct TreeOptions {
   std::string made = {};
   /// With `fill`: what it will take, more or less; what it took is found out afterwards.
   std::uint64_t bytes = 0, inodes = 0;
-  /// Whether a thread of this process brings the tree to the disk from now on. False for one that
-  /// ends soon, and would have to wait for it: it calls SyncBehind when it is done.
-  bool sync = true;
 };
 
 struct Tree {
@@ -48,9 +45,6 @@ struct Tree {
 /// one's files are gone on with. kNoSpace: the sentence says how much is needed. A tree whose bytes
 /// may not have reached the disk before a power loss is not used again.
 Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx);
-/// Has the tree brought to the disk by a process of its own, for which nobody waits; it has nothing
-/// open of this one's but the tree. Where it is killed the tree is good until the next boot.
-void SyncBehind(const Tree& tree);
 /// The work itself: the snapshot's files in the folder `dir`, which is made; what an earlier
 /// attempt has finished there stays. Files are 0444 when they are complete. Nothing is synced.
 Status FetchTree(const TreeOptions& options, const std::string& dir, const CallContext& ctx);

@@ -167,22 +167,6 @@ TEST_F(TreeTest, LaterRunsShareIt) {
   EXPECT_NE(other->path, path);
 }
 
-TEST_F(TreeTest, ATreeThatNobodyWaitsForReachesTheDiskAllTheSame) {
-  Open();
-  TreeOptions options = Options();
-  options.sync = false;
-  std::string path;
-  {
-    const auto tree = PublishTree(options, {});
-    ASSERT_TRUE(tree) << tree.error().message();
-    path = tree->path;
-    EXPECT_TRUE(os::ReadFile(path + ".lease")->ends_with(" 0\n"));
-    SyncBehind(*tree);
-  }
-  WaitForSync(path);
-  EXPECT_TRUE(IsPublished(options));
-}
-
 TEST_F(TreeTest, OneOfSeveralProcessesCopiesAndTheOthersWait) {
   Open();  // (the folder is made)
   const auto counter = os::Mapping::Shared(sizeof(store::RequestCounts));
