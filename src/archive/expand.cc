@@ -182,7 +182,9 @@ class Expansion {
     LEAT_RETURN_IF_ERROR(TakeMemory());
     LEAT_ASSIGN_OR_RETURN(root_, os::Open(options_.dir, O_RDONLY | O_DIRECTORY));
     LEAT_ASSIGN_OR_RETURN(const auto names, os::ListDir(options_.dir));
-    Result<Expanded> done = names.empty() ? Fresh() : Resume();
+    // (Within a limit, a zip's directory is looked at before its members are fetched.)
+    const bool limited = options_.limit_bytes != UINT64_MAX;
+    Result<Expanded> done = names.empty() && !limited ? Fresh() : Resume();
     const Status status = failure_.Or(done ? Status() : Status(std::unexpected(done.error())));
     tree_.reset();
     reader_.reset();
@@ -232,7 +234,7 @@ class Expansion {
     return TarOr(first, false);
   }
 
-  /// What is there is gone on with: of a zip only what is missing is read.
+  /// What is there is gone on with: of a zip only what is missing is read, when its directory is.
   Result<Expanded> Resume() {
     StartTree();
     std::vector<std::byte> first(std::min<std::uint64_t>(options_.object.size, 512));

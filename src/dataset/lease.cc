@@ -105,8 +105,11 @@ Result<std::unique_ptr<Lease>> Lease::Take(
     {
       LEAT_ASSIGN_OR_RETURN(lease->file_, os::Open(fresh, O_RDWR | O_CREAT | O_TRUNC, 0666));
       const os::Cleanup remove([&] { ::unlink(fresh.c_str()); });
-      LEAT_RETURN_IF_ERROR(
-          os::PwriteAll(lease->file_.get(), AsBytes(Text::Encode(lease->holder_, 0)), 0));
+      if (Status written =
+              os::PwriteAll(lease->file_.get(), AsBytes(Text::Encode(lease->holder_, 0)), 0);
+          !written) {
+        return Fail(std::move(written), "taking the lease " + path);
+      }
       // (Without locks, waiting for the beats to end does.)
       (void)os::Flock(lease->file_.get(), true, false);
       ::fsync(lease->file_.get());

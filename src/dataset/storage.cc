@@ -104,6 +104,14 @@ void LookAnew(const std::string& path) {
     ::rmdir(path.c_str());
 }
 
+/// Room that is given up where the disk is full to the last block, so that what is there can be
+/// removed: a lease takes some.
+void KeepSpare(const std::string& path) {
+  constexpr std::size_t kBytes = 64 * kKiB;
+  const auto file = os::Open(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+  if (file) (void)os::PwriteAll(file->get(), AsBytes(std::string(kBytes, '\n')), 0);
+}
+
 /// Removes the small files that killed processes have left in a dataset's folder of leat's. Whoever
 /// makes such a file at this moment makes it again.
 void Sweep(const std::string& meta) {
@@ -140,6 +148,10 @@ struct Storage::Names {
   std::string lease() const { return meta + "/lease"; }
   std::string files() const { return meta + "/files"; }
   std::string folders() const { return meta + "/folders"; }
+  /// Where the lease's holder makes the folder.
+  std::string part(const Lease& lease) const {
+    return fmt::format("{}/part.{}", meta, lease.holder().substr(lease.holder().rfind(' ') + 1));
+  }
 };
 
 std::string Record::Encode() const {
@@ -292,6 +304,7 @@ Result<Placed> Storage::Place(const PlaceRequest& request, const CallContext& ct
     }
     LEAT_RETURN_IF_ERROR(os::MakeDirs(names.meta, kFolder));
     LEAT_RETURN_IF_ERROR(os::MakeDirs(names.path.substr(0, names.path.rfind('/')), kFolder));
+    KeepSpare(spare());
     auto lease = Lease::Take(names.lease(), times_, ctx, [&](const std::string& holder) {
       Progress(fmt::format("waiting for {}, which downloads {}", holder, Printable(request.name)));
       return true;
@@ -306,7 +319,10 @@ Result<Placed> Storage::Place(const PlaceRequest& request, const CallContext& ct
     LEAT_ASSIGN_OR_RETURN(there, Ready(names, request));
     if (there) continue;  // made while this one waited
     const Status filled = FillAndPublish(names, request, **lease, ctx);
-    if (!filled && !ctx.cancelled() && !(*lease)->Check()) {
+    // (A holder before this one may have taken the folder back, before it knew that it is none.)
+    if (!filled && !ctx.cancelled() &&
+        (!(*lease)->Check() || (filled.error().code() == Errc::kNotFound &&
+                                !os::Exists(names.part(**lease))))) {
       Note(fmt::format("{}: {}; it is looked at anew", Printable(request.name),
                        filled.error().message()));
       continue;
@@ -329,8 +345,7 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   const std::stop_callback taken(lease.lost(), [&] { stop.request_stop(); });
   const CallContext ctx{stop.get_token(), caller.deadline};
 
-  const std::string unique = lease.holder().substr(lease.holder().rfind(' ') + 1);
-  const std::string part = fmt::format("{}/part.{}", names.meta, unique);
+  const std::string part = names.part(lease);
   // What a dead holder has brought is gone on with, under a name that it does not know.
   LEAT_ASSIGN_OR_RETURN(const auto left, os::ListDir(names.meta));
   for (const std::string& name : left) {
@@ -343,7 +358,7 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   // What stands in the dataset's place and is not complete, or not what it was, goes. (It may be
   // there no more, but for a network file system's memory.)
   ::unlink(names.record().c_str());
-  const std::string gone = fmt::format("{}/gone.{}", names.meta, unique);
+  const std::string gone = names.meta + "/gone" + part.substr(part.rfind('.'));
   if (::rename(names.path.c_str(), gone.c_str()) == 0) {
     Note(fmt::format("{}: {} is not as it was left, and is downloaded again",
                      Printable(request.name), names.path));
@@ -450,7 +465,13 @@ Result<TreeDifference> Storage::Verify(const Stored& stored, const CallContext& 
 
 Status Storage::Remove(const Stored& stored) {
   const Names names = NamesOf(stored.id);
-  auto lease = Lease::Take(names.lease(), times_, {}, [](const std::string&) { return false; });
+  const auto take = [&] {
+    return Lease::Take(names.lease(), times_, {}, [](const std::string&) { return false; });
+  };
+  auto lease = take();
+  if (!lease && lease.error().code() == Errc::kNoSpace && ::unlink(spare().c_str()) == 0)
+    lease = take();
+  const os::Cleanup keep([&] { KeepSpare(spare()); });
   if (!lease) {
     if (lease.error().code() == Errc::kNotFound) return {};
     if (lease.error().code() != Errc::kConflict) return std::unexpected(std::move(lease).error());

@@ -107,6 +107,7 @@ class Storage {
 
  private:
   struct Names;
+  std::string spare() const { return root_ + "/.leat-spare"; }
   Names NamesOf(const std::string& id) const;
   Result<Names> NamesFor(const PlaceRequest& request) const;
   Result<std::optional<Placed>> Ready(const Names& names, const PlaceRequest& request) const;

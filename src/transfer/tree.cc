@@ -536,10 +536,14 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
                                   inodes - std::min(had_inodes, inodes))) {
         return Fail(
             Errc::kNoSpace,
-            fmt::format("{}: mode=copy needs {} and {} files, more than the cache in {} may hold; "
-                        "give it room (--cache-size, leat cache clean) or use mode=stream",
-                        options.source, FormatBytes(options.fill ? bytes : index.total_bytes()),
-                        FormatCount(inodes), base));
+            options.fill
+                ? fmt::format("{}: its contents may take {}, more than the cache in {} may hold; "
+                              "give it room (--cache-size, leat cache clean)",
+                              options.source, FormatBytes(bytes), base)
+                : fmt::format(
+                      "{}: mode=copy needs {} and {} files, more than the cache in {} may hold; "
+                      "give it room (--cache-size, leat cache clean) or use mode=stream",
+                      options.source, FormatBytes(index.total_bytes()), FormatCount(inodes), base));
       }
     } else {
       struct statvfs vfs;
