@@ -35,8 +35,7 @@ std::uint64_t HeaderSum(const RecordHeader& h) {
 const std::array<char, 40>& BootId() {
   static const std::array<char, 40> id = [] {
     std::array<char, 40> out = {};
-    const auto text = os::ReadFile("/proc/sys/kernel/random/boot_id", 4096);
-    if (text) std::memcpy(out.data(), text->data(), std::min<std::size_t>(text->size(), 36));
+    std::memcpy(out.data(), os::BootId().data(), std::min<std::size_t>(os::BootId().size(), 36));
     return out;
   }();
   return id;

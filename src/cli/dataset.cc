@@ -50,15 +50,9 @@ Result<job::Toolbox> Tools() {
   return job::MakeToolbox(config::ProcessEnvironment(), std::move(home));
 }
 
-std::string Absolute(const std::string& path) {
-  if (path.starts_with('/')) return path;
-  char cwd[PATH_MAX];
-  return ::getcwd(cwd, sizeof(cwd)) == nullptr ? path : fmt::format("{}/{}", cwd, path);
-}
-
 Result<job::Pulled> Pull(const DatasetCommand& command, const Interruptible& interruptible) {
   const std::string& source = command.names.at(0);
-  const std::string dir = Absolute(command.names.at(1));
+  const std::string dir = os::Absolute(command.names.at(1));
   // Inside a job, leat's home is not to be seen: the leat that runs the job has it.
   if (const char* socket = std::getenv("LEAT_SOCK"); socket != nullptr && *socket != '\0') {
     auto pulled = engine::local::PullBySocket(socket, source, dir, command.strict_pins);
@@ -144,7 +138,7 @@ Result<std::vector<job::MountSpec>> SourcesToLock(const std::vector<std::string>
 Status Lock(const DatasetCommand& command, const CallContext& ctx, snapshot::LockFile& lock) {
   LEAT_ASSIGN_OR_RETURN(job::Toolbox tools, Tools());
   LEAT_ASSIGN_OR_RETURN(const auto specs, SourcesToLock(command.names, tools.env));
-  const std::string file = Absolute(command.lock);
+  const std::string file = os::Absolute(command.lock);
   for (const job::MountSpec& spec : specs) {
     store::RequestCounts counts;
     LEAT_ASSIGN_OR_RETURN(const auto remote, job::Remote::Open(spec, tools, &counts));

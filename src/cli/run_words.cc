@@ -22,12 +22,6 @@ bool IsJobFile(const std::string& word) {
   return word.ends_with(".yaml") || word.ends_with(".yml");
 }
 
-std::string Absolute(const std::string& path) {
-  if (path.starts_with('/')) return path;
-  char cwd[PATH_MAX];
-  return ::getcwd(cwd, sizeof(cwd)) == nullptr ? path : fmt::format("{}/{}", cwd, path);
-}
-
 Status CheckName(const std::string& name) {
   return name.find('/') == std::string::npos
              ? Status{}
@@ -118,7 +112,7 @@ Result<Job> MakeJob(RunWords words, job::Home home, std::vector<std::string> bef
   options.json = words.json;
   options.stats = words.stats;
   options.storage_writable = words.storage == "rw";
-  if (!words.lock.empty()) options.lock_file = Absolute(words.lock);
+  if (!words.lock.empty()) options.lock_file = os::Absolute(words.lock);
   return out;
 }
 

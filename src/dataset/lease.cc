@@ -47,8 +47,7 @@ const std::string& Machine() {
   static const std::string name = [] {
     utsname host = {};
     ::uname(&host);
-    auto boot = os::ReadFile("/proc/sys/kernel/random/boot_id", 100);
-    return fmt::format("{}/{}", host.nodename, boot ? boot->substr(0, 36) : "?");
+    return fmt::format("{}/{}", host.nodename, os::BootId());
   }();
   return name;
 }

@@ -76,11 +76,6 @@ struct PullNote {
   }
 };
 
-std::string BootId() {
-  auto text = os::ReadFile("/proc/sys/kernel/random/boot_id", 100);
-  return text ? text->substr(0, 36) : "?";
-}
-
 /// A line a file, ended by NUL: "<size> <mtime> <path>"; a link has no size.
 std::string LineOf(const struct stat& st, const std::string& path) {
   std::string line = fmt::format("{} {}.{:09} {}", S_ISREG(st.st_mode) ? st.st_size : 0,
@@ -251,7 +246,7 @@ std::string FindTwin(const std::string& latest, const std::string& identity) {
   const PullNote note = PullNote::Read(note_path);
   struct stat st;
   Pulled unused;
-  const bool same = note.identity == identity && note.boot == BootId() &&
+  const bool same = note.identity == identity && note.boot == os::BootId() &&
                     ::lstat(note.dir.c_str(), &st) == 0 && st.st_ino == note.inode;
   return same && Holds(note.dir, note.listing, unused) ? note.dir : "";
 }
@@ -353,7 +348,7 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   const bool ours =
       inode_there != 0 && (note.inode == inode_there || note.old_inode == inode_there);
   if (inode_there == note.inode && ours && note.identity == request.identity &&
-      note.boot == BootId() && Holds(dir, note.listing, pulled)) {
+      note.boot == os::BootId() && Holds(dir, note.listing, pulled)) {
     pulled.there_before = true;
     pulled.requests = counts.requests();
     return pulled;
@@ -454,7 +449,8 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   std::string listing;
   LEAT_RETURN_IF_ERROR(ListTree(made, "", pulled, listing));
   if (::lstat(made.c_str(), &st) != 0) return FailErrno(errno, made);
-  note = {dir, request.identity, st.st_ino, ours ? inode_there : 0, BootId(), std::move(listing)};
+  note = {dir,          request.identity,  st.st_ino, ours ? inode_there : 0,
+          os::BootId(), std::move(listing)};
   LEAT_RETURN_IF_ERROR(note.Write(note_path));
   LEAT_RETURN_IF_ERROR(Exchange(made, dir));
   LEAT_RETURN_IF_ERROR(os::WriteFileAtomic(latest, note_path));

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -182,6 +183,20 @@ Result<std::vector<std::string>> ListDir(const std::string& path) {
 bool Exists(const std::string& path) {
   struct stat st;
   return ::lstat(path.c_str(), &st) == 0;
+}
+
+std::string Absolute(const std::string& path) {
+  char cwd[PATH_MAX];
+  if (path.starts_with('/') || ::getcwd(cwd, sizeof(cwd)) == nullptr) return path;
+  return std::string(cwd) + "/" + path;
+}
+
+const std::string& BootId() {
+  static const std::string id = [] {
+    const auto text = ReadFile("/proc/sys/kernel/random/boot_id", 4096);
+    return text && text->size() >= 36 ? text->substr(0, 36) : std::string("?");
+  }();
+  return id;
 }
 
 Status Flock(int fd, bool exclusive, bool wait) {

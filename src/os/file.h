@@ -77,6 +77,10 @@ Status RemoveTree(const std::string& path);
 /// Names in a directory, sorted, without . and ..
 Result<std::vector<std::string>> ListDir(const std::string& path);
 bool Exists(const std::string& path);  ///< lstat succeeds
+/// Against the present working directory.
+std::string Absolute(const std::string& path);
+/// Of this machine since it was started: 36 characters; "?" where that is not to be known.
+const std::string& BootId();
 
 /// flock(2). Blocks unless `wait` is false, then kConflict when another holds it.
 Status Flock(int fd, bool exclusive, bool wait);

@@ -29,10 +29,7 @@ struct Trailer {
 };
 
 std::uint64_t BootHash() {
-  static const std::uint64_t hash = [] {
-    const auto id = os::ReadFile("/proc/sys/kernel/random/boot_id", 4096);
-    return digest::Xxh3(AsBytes(id ? *id : std::string()));
-  }();
+  static const std::uint64_t hash = [] { return digest::Xxh3(AsBytes(os::BootId())); }();
   return hash;
 }
 

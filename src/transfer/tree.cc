@@ -34,13 +34,6 @@ namespace {
 constexpr mode_t kUnfinished = 0600;
 constexpr mode_t kFinished = 0444;
 
-std::string BootId() {
-  auto text = os::ReadFile("/proc/sys/kernel/random/boot_id", 4096);
-  if (!text) return "?";
-  while (text->ends_with('\n')) text->pop_back();
-  return *text;
-}
-
 /// "<bytes> <inodes> <boot id> <synced 0|1>": the first two are read by the cache's accounting too.
 struct LeaseText {
   std::uint64_t bytes = 0, inodes = 0;
@@ -430,7 +423,7 @@ std::pair<std::uint64_t, std::uint64_t> SizeOf(const std::string& path) {
 
 /// Nothing of it can have been lost with the power.
 bool IsTrusted(const std::optional<LeaseText>& lease) {
-  return lease && (lease->synced || lease->boot == BootId());
+  return lease && (lease->synced || lease->boot == os::BootId());
 }
 
 /// On its way to the disk while the job runs. Until that is said in the lease, another boot does
@@ -553,7 +546,7 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
                                                 FormatBytes(vfs.f_bavail * vfs.f_frsize)));
       }
     }
-    LeaseText text{bytes, inodes, BootId(), false};
+    LeaseText text{bytes, inodes, os::BootId(), false};
     LEAT_RETURN_IF_ERROR(text.Write(tree.lease.get()));
     // Where it fails, what is there stays for the next attempt, or until it is evicted.
     if (!options.fill) {
