@@ -146,6 +146,8 @@ struct Storage::Names {
   std::string meta;  ///< what only leat writes
   std::string record() const { return meta + "/.dataset.json"; }
   std::string lease() const { return meta + "/lease"; }
+  /// Of which contents the part is, and which machine has brought it.
+  std::string part_of() const { return meta + "/part-of"; }
   std::string files() const { return meta + "/files"; }
   std::string folders() const { return meta + "/folders"; }
   /// Where the lease's holder makes the folder.
@@ -321,8 +323,8 @@ Result<Placed> Storage::Place(const PlaceRequest& request, const CallContext& ct
     const Status filled = FillAndPublish(names, request, **lease, ctx);
     // (A holder before this one may have taken the folder back, before it knew that it is none.)
     if (!filled && !ctx.cancelled() &&
-        (!(*lease)->Check() || (filled.error().code() == Errc::kNotFound &&
-                                !os::Exists(names.part(**lease))))) {
+        (!(*lease)->Check() ||
+         (filled.error().code() == Errc::kNotFound && !os::Exists(names.part(**lease))))) {
       Note(fmt::format("{}: {}; it is looked at anew", Printable(request.name),
                        filled.error().message()));
       continue;
@@ -346,18 +348,45 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   const CallContext ctx{stop.get_token(), caller.deadline};
 
   const std::string part = names.part(lease);
-  // What a dead holder has brought is gone on with, under a name that it does not know.
+  // What a dead holder has brought is gone on with, under a name that it does not know: of the same
+  // contents, and where no power loss of its machine can have taken bytes of it.
+  const std::string machine = lease.holder().substr(0, lease.holder().find(' '));
+  const std::string was = os::ReadFile(names.part_of()).value_or("");
+  const std::string was_machine = was.substr(0, was.find('\n'));
+  const bool rebooted = was_machine != machine && was_machine.substr(0, was_machine.find('/')) ==
+                                                      machine.substr(0, machine.find('/'));
+  const bool same = !rebooted && was.ends_with("\n" + request.identity);
   LEAT_ASSIGN_OR_RETURN(const auto left, os::ListDir(names.meta));
   for (const std::string& name : left) {
     const std::string path = names.meta + "/" + name;
-    if (name.starts_with("part.") && !os::Exists(part) && ::rename(path.c_str(), part.c_str()) == 0)
+    if (same && name.starts_with("part.") && !os::Exists(part) &&
+        ::rename(path.c_str(), part.c_str()) == 0)
       continue;
     if (name.starts_with("part.") || name.starts_with("gone."))
       LEAT_RETURN_IF_ERROR(os::RemoveTree(path));
   }
-  // What stands in the dataset's place and is not complete, or not what it was, goes. (It may be
-  // there no more, but for a network file system's memory.)
-  ::unlink(names.record().c_str());
+  LEAT_RETURN_IF_ERROR(
+      os::WriteFileAtomic(names.part_of(), machine + "\n" + request.identity, 0644));
+  // What stands in the dataset's place and is not complete, or not what it was, goes, where leat
+  // has put it there and no run reads it. (It may be there no more, but for a network file system's
+  // memory.)
+  os::UniqueFd used;
+  if (os::Exists(names.path)) {
+    auto record = os::Open(names.record(), O_RDWR);
+    if (!record) {
+      return Fail(Errc::kConflict,
+                  fmt::format("dataset {}: {} is there and is not leat's; give the dataset another "
+                              "name",
+                              Printable(request.name), names.path));
+    }
+    used = std::move(*record);
+    if (const Status free = os::Flock(used.get(), true, false);
+        !free && free.error().code() == Errc::kConflict) {
+      return Fail(Errc::kConflict,
+                  fmt::format("dataset {}: {} is not as it was left, and a run uses it",
+                              Printable(request.name), names.path));
+    }
+  }
   const std::string gone = names.meta + "/gone" + part.substr(part.rfind('.'));
   if (::rename(names.path.c_str(), gone.c_str()) == 0) {
     Note(fmt::format("{}: {} is not as it was left, and is downloaded again",
@@ -366,6 +395,8 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   } else if (errno != ENOENT) {
     return FailErrno(errno, "putting aside " + names.path);
   }
+  if (::unlink(names.record().c_str()) != 0) ::rmdir(names.record().c_str());
+  used.Reset();
   struct statvfs vfs;
   if (request.bytes > 0 && ::statvfs(names.meta.c_str(), &vfs) == 0) {
     const std::uint64_t here = BytesBelow(part);
@@ -404,6 +435,7 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   LEAT_RETURN_IF_ERROR(SyncFolder(names.meta));
   if (::rename(part.c_str(), names.path.c_str()) != 0)
     return FailErrno(errno, "publishing " + names.path);
+  ::unlink(names.part_of().c_str());
   return SyncFolder(names.path.substr(0, names.path.rfind('/')));
 }
 
@@ -514,7 +546,9 @@ bool Storage::Lost(const Stored& before) const {
   struct stat st;
   if (!before.id.starts_with(kTrees))
     return ::lstat(before.path.c_str(), &st) != 0 && errno == ENOENT;
-  // (Several names may lead to the same contents.)
+  // (Another run may have led the name to newer contents; several may lead to the same.)
+  if (::lstat((data_dir() + "/" + before.folder).c_str(), &st) == 0 || errno != ENOENT)
+    return false;
   return std::ranges::none_of(NamesIn(data_dir()), [&](const std::string& name) {
     return LinkTarget(data_dir() + "/" + name) == before.id;
   });

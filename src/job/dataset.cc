@@ -157,7 +157,10 @@ void CleanVolumes(const std::string& volumes_dir) {
     const std::string lock = volumes_dir + "/" + name;
     const auto held = os::OpenLocked(lock, O_RDWR);
     if (!held) continue;
-    if (os::RemoveTree(lock.substr(0, lock.size() - kLock.size()))) ::unlink(lock.c_str());
+    const std::string folder = lock.substr(0, lock.size() - kLock.size());
+    // (One that is being made has its lock before it has its folder.)
+    if (!os::Exists(folder)) continue;
+    if (os::RemoveTree(folder)) ::unlink(lock.c_str());
   }
 }
 

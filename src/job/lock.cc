@@ -95,6 +95,8 @@ Status ApplyLock(const std::string& path, std::vector<MountSpec>& mounts,
     if (!found->endpoint.empty() && (kind == Source::Kind::kS3 || kind == Source::Kind::kGcs))
       mount.endpoint = found->endpoint;
     if (!found->region.empty()) mount.region = found->region;
+    // What was made of it belongs to what it was.
+    if (!found->files) mount.expand = found->expand.empty() ? Expand::kNever : Expand::kAlways;
     mount.locked = std::make_shared<const Locked>(*found, path);
   }
   return {};

@@ -45,7 +45,6 @@ struct PullNote {
   std::string dir;
   std::string identity;
   std::uint64_t inode = 0;
-  std::uint64_t old_inode = 0;  ///< of what it was to take the place of
   std::string boot;
   std::string listing;
 
@@ -59,22 +58,25 @@ struct PullNote {
     out.dir = TextOf(head, "dir");
     out.identity = TextOf(head, "identity");
     out.boot = TextOf(head, "boot");
-    for (const auto& [key, to] :
-         {std::pair("inode", &out.inode), std::pair("was", &out.old_inode)}) {
-      const nlohmann::json& inode = Field(head, key);
-      if (inode.is_number_unsigned()) *to = inode.get<std::uint64_t>();
-    }
+    const nlohmann::json& inode = Field(head, "inode");
+    if (inode.is_number_unsigned()) out.inode = inode.get<std::uint64_t>();
     out.listing = text->substr(end + 1);
     return out;
   }
   Status Write(const std::string& path) const {
     const nlohmann::ordered_json head = {
-        {"dir", dir}, {"identity", identity}, {"inode", inode}, {"was", old_inode}, {"boot", boot}};
+        {"dir", dir}, {"identity", identity}, {"inode", inode}, {"boot", boot}};
     return os::WriteFileAtomic(
         path, head.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n" +
                   listing);
   }
 };
+
+/// What is noted while a folder is being made: where, and that what is there of it is of these
+/// contents, and has not lost bytes with the power.
+std::string MakingText(const std::string& made, const std::string& identity) {
+  return fmt::format("{}\n{}\n{}", made, os::BootId(), identity);
+}
 
 /// A line a file, ended by NUL: "<size> <mtime> <path>"; a link has no size.
 std::string LineOf(const struct stat& st, const std::string& path) {
@@ -120,7 +122,7 @@ std::string FindOwn(const std::string& dir, std::string_view listing) {
     const std::string below = std::move(open.back());
     open.pop_back();
     const auto names = os::ListDir(below.empty() ? dir : dir + "/" + below);
-    if (!names) continue;
+    if (!names) return below;  // nobody can tell
     for (const std::string& name : *names) {
       std::string path = below.empty() ? name : below + "/" + name;
       struct stat st;
@@ -230,31 +232,35 @@ Status CopyTree(const std::string& from, const std::string& to, const CallContex
 Result<os::UniqueFd> LockFor(const std::string& path, const std::string& waiting,
                              const CallContext& ctx) {
   LEAT_ASSIGN_OR_RETURN(os::UniqueFd lock, os::Open(path, O_RDWR | O_CREAT));
-  if (os::Flock(lock.get(), true, false)) return lock;
-  Progress(waiting);
-  while (!os::Flock(lock.get(), true, false)) {
+  for (bool told = false;; told = true) {
+    const Status locked = os::Flock(lock.get(), true, false);
+    if (locked) return lock;
+    if (locked.error().code() != Errc::kConflict) return std::unexpected(locked.error());
+    if (!told) Progress(waiting);
     if (ctx.cancelled()) return Fail(Errc::kCancelled, "cancelled");
     ::usleep(20'000);
   }
-  return lock;
 }
 
-/// A folder that another pull has put the same contents into, and that still has them; empty: none
-/// is known. The caller holds the contents' lock.
-std::string FindTwin(const std::string& latest, const std::string& identity) {
+/// What is known of a folder that another pull has put the same contents into, and that still has
+/// them; without a folder: nothing. The caller holds the contents' lock.
+PullNote FindTwin(const std::string& latest, const std::string& identity) {
   const std::string note_path = os::ReadFile(latest, PATH_MAX).value_or("");
-  const PullNote note = PullNote::Read(note_path);
+  PullNote note = PullNote::Read(note_path);
   struct stat st;
   Pulled unused;
   const bool same = note.identity == identity && note.boot == os::BootId() &&
                     ::lstat(note.dir.c_str(), &st) == 0 && st.st_ino == note.inode;
-  return same && Holds(note.dir, note.listing, unused) ? note.dir : "";
+  if (!same || !Holds(note.dir, note.listing, unused)) note = {};
+  return note;
 }
 
-/// `made` takes the place of `dir`, which is nothing, empty, or what an earlier pull has put there.
-Status Exchange(const std::string& made, const std::string& dir) {
+/// `made` takes the place of `dir`, which is nothing, empty, or, where `ours`, what an earlier pull
+/// has put there.
+Status Exchange(const std::string& made, const std::string& dir, bool ours) {
   if (::rename(made.c_str(), dir.c_str()) == 0) return {};
-  if (errno != ENOTEMPTY && errno != EEXIST) return FailErrno(errno, "publishing " + dir);
+  if (!ours || (errno != ENOTEMPTY && errno != EEXIST))
+    return FailErrno(errno, "publishing " + dir);
   if (::renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, dir.c_str(), RENAME_EXCHANGE) != 0) {
     // (NFS cannot exchange: for a moment there is nothing.)
     const std::string old = made + "-old";
@@ -342,13 +348,28 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   pulled.version_id = resolved.taken.version_id;
   if (resolved.taken.is_folder) pulled.pin = resolved.taken.index->pin();
 
+  // What a killed one was making, of which contents, and since which boot.
+  const std::string making = os::ReadFile(note_path + ".lock", 3 * PATH_MAX).value_or("");
+  std::string made = making.substr(0, making.find('\n'));
+  if (!made.starts_with(parent)) made.clear();
+  bool same = !made.empty() && making == MakingText(made, request.identity);
   PullNote note = PullNote::Read(note_path);
   const std::uint64_t inode_there = ::lstat(dir.c_str(), &st) == 0 ? st.st_ino : 0;
-  // (One that was killed may have exchanged them, or not.)
-  const bool ours =
-      inode_there != 0 && (note.inode == inode_there || note.old_inode == inode_there);
-  if (inode_there == note.inode && ours && note.identity == request.identity &&
-      note.boot == os::BootId() && Holds(dir, note.listing, pulled)) {
+  if (const PullNote next = PullNote::Read(note_path + ".next");
+      inode_there != 0 && next.inode == inode_there) {
+    // It was killed behind the exchange: what it was making is what it has replaced.
+    if (::rename((note_path + ".next").c_str(), note_path.c_str()) != 0)
+      return FailErrno(errno, note_path);
+    note = next;
+    same = false;
+  }
+  if (!made.empty()) {
+    LEAT_RETURN_IF_ERROR(os::RemoveTree(made + "-old"));
+    if (!same) LEAT_RETURN_IF_ERROR(os::RemoveTree(made));
+  }
+  const bool ours = inode_there != 0 && note.inode == inode_there;
+  if (ours && note.identity == request.identity && note.boot == os::BootId() &&
+      Holds(dir, note.listing, pulled)) {
     pulled.there_before = true;
     pulled.requests = counts.requests();
     return pulled;
@@ -362,7 +383,7 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
 
   pulled.files = pulled.bytes = 0;
   // What takes its place would take along what its user has put into it.
-  if (ours && inode_there == note.inode) {
+  if (ours) {
     if (const std::string own = FindOwn(dir, note.listing); !own.empty()) {
       return Fail(
           Errc::kConflict,
@@ -378,25 +399,13 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd alone,
                         LockFor(latest + ".lock", "waiting for another pull of " + url, ctx));
 
-  // What a killed one was making: of other contents it goes, of these it is gone on with.
-  const std::string making = os::ReadFile(note_path + ".lock", 2 * PATH_MAX).value_or("");
-  const std::size_t end = making.find('\n');
-  std::string made = making.substr(0, end);
-  const bool same = end != std::string::npos && making.substr(end + 1) == request.identity;
-  if (!made.empty() && made.starts_with(parent)) {
-    LEAT_RETURN_IF_ERROR(os::RemoveTree(made + "-old"));
-    // (Where it was killed behind the exchange, what is left is what was replaced.)
-    const bool exchanged = ::lstat(made.c_str(), &st) == 0 && st.st_ino != note.inode &&
-                           inode_there == note.inode && inode_there != 0;
-    if (!same || exchanged) LEAT_RETURN_IF_ERROR(os::RemoveTree(made));
-  }
-  if (!same || made.empty() || !made.starts_with(parent)) {
+  // What there is of these contents already is gone on with.
+  if (!same) {
     std::random_device random;
     made = fmt::format("{}{}.leat-tmp-{:08x}{:08x}", parent, parent == "/" ? "" : "/", random(),
                        random());
-    const std::string text = made + "\n" + request.identity;
     if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
-    LEAT_RETURN_IF_ERROR(os::PwriteAll(lock.get(), AsBytes(text), 0));
+    LEAT_RETURN_IF_ERROR(os::PwriteAll(lock.get(), AsBytes(MakingText(made, request.identity)), 0));
   }
   os::Cleanup remove([&] {
     (void)os::RemoveTree(made);
@@ -416,17 +425,20 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   copied.fallback_dir = tools.home.dir + "/trees";
   copied.source = url;
   if (resolved.expand) dataset::ExpandInto(copied, budget);
-  std::string twin = FindTwin(latest, request.identity);
-  os::UniqueFd lease;
-  if (twin.empty() && transfer::IsPublished(copied)) {
-    LEAT_ASSIGN_OR_RETURN(transfer::Tree tree, transfer::PublishTree(copied, ctx));
-    lease = std::move(tree.lease);
-    twin = tree.path;
+  const PullNote twin = FindTwin(latest, request.identity);
+  std::string listing;
+  bool copy = false;
+  if (!twin.dir.empty()) {
+    // Its owner may have changed it meanwhile.
+    copy = CopyTree(twin.dir, made, ctx) && ListTree(made, "", pulled, listing) &&
+           listing == twin.listing;
+    if (!copy) LEAT_RETURN_IF_ERROR(os::RemoveTree(made));
   }
   Status filled;
-  if (!twin.empty()) {
-    filled = CopyTree(twin, made, ctx);
-  } else {
+  if (!copy && transfer::IsPublished(copied)) {
+    LEAT_ASSIGN_OR_RETURN(const transfer::Tree tree, transfer::PublishTree(copied, ctx));
+    filled = CopyTree(tree.path, made, ctx);
+  } else if (!copy) {
     LEAT_RETURN_IF_ERROR(os::MakeDirs(made, 0755));
     dataset::FillOptions fill;
     fill.content = resolved.content;
@@ -446,13 +458,24 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
     if (why == Errc::kCancelled || why == Errc::kUnavailable) remove.Dismiss();
     return std::unexpected(remote->ExplainLock(filled.error(), ctx));
   }
-  std::string listing;
+  listing.clear();
+  pulled.files = pulled.bytes = 0;
   LEAT_RETURN_IF_ERROR(ListTree(made, "", pulled, listing));
   if (::lstat(made.c_str(), &st) != 0) return FailErrno(errno, made);
-  note = {dir,          request.identity,  st.st_ino, ours ? inode_there : 0,
-          os::BootId(), std::move(listing)};
-  LEAT_RETURN_IF_ERROR(note.Write(note_path));
-  LEAT_RETURN_IF_ERROR(Exchange(made, dir));
+  const PullNote next = {dir, request.identity, st.st_ino, os::BootId(), std::move(listing)};
+  // Meanwhile somebody may have put something there.
+  const bool there = ::lstat(dir.c_str(), &st) == 0;
+  if (there && (ours ? st.st_ino != inode_there || !FindOwn(dir, note.listing).empty()
+                     : !IsEmptyFolder(dir))) {
+    return Fail(Errc::kConflict,
+                fmt::format("{} has got files meanwhile that leat has not put there; choose "
+                            "another folder, or empty it",
+                            dir));
+  }
+  LEAT_RETURN_IF_ERROR(next.Write(note_path + ".next"));
+  LEAT_RETURN_IF_ERROR(Exchange(made, dir, ours));
+  if (::rename((note_path + ".next").c_str(), note_path.c_str()) != 0)
+    return FailErrno(errno, note_path);
   LEAT_RETURN_IF_ERROR(os::WriteFileAtomic(latest, note_path));
   pulled.requests = counts.requests();
   return pulled;

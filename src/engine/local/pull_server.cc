@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -75,9 +76,8 @@ bool WriteLine(int fd, const nlohmann::json& document) {
 
 /// Where this process finds what `pid` means by `dir`: by a path of its own, where one leads to the
 /// same, so that the next job finds it there; else through that process's root. Links of folders
-/// are followed, and `dir` itself need not be there. `made`: it is to be made, or exchanged.
-Result<std::string> PathOf(pid_t pid, const std::string& dir, const PullServer::Folders& folders,
-                           bool made) {
+/// are followed, and `dir` itself need not be there. What the job may not write is refused.
+Result<std::string> PathOf(pid_t pid, const std::string& dir, const PullServer::Folders& folders) {
   if (!dir.starts_with('/')) return Fail(Errc::kInvalid, dir + ": not an absolute path");
   const std::string root = fmt::format("/proc/{}/root", pid);
   const os::UniqueFd view(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -104,9 +104,20 @@ Result<std::string> PathOf(pid_t pid, const std::string& dir, const PullServer::
     return FailErrno(errno, dir);
   const std::string real(found, static_cast<std::size_t>(size));
   const std::string missing = whole.substr(existing == "/" ? 0 : existing.size());
-  if (made && real == "/" && (missing.empty() || missing == "/"))
+  struct stat in_the_way;
+  const std::size_t begin = missing.find_first_not_of('/');
+  if (begin != missing.npos) {
+    // A link that leads nowhere in the job's view may lead somewhere in this one's.
+    const std::string next = missing.substr(begin, missing.find('/', begin) - begin);
+    if (::fstatat(fd.get(), next.c_str(), &in_the_way, AT_SYMLINK_NOFOLLOW) == 0)
+      return Fail(Errc::kConflict, dir + " is there, and is no folder");
+  }
+  struct statvfs disk;
+  if (::fstatvfs(fd.get(), &disk) == 0 && (disk.f_flag & ST_RDONLY) != 0)
+    return FailErrno(EROFS, dir);
+  if (real == "/" && (missing.empty() || missing == "/"))
     return Fail(Errc::kInvalid, "a dataset cannot take the place of /");
-  if (made && missing.empty() && (theirs.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
+  if (missing.empty() && (theirs.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
     return Fail(Errc::kInvalid, dir + " is a mount point; choose a folder in it");
   std::vector<std::string> candidates = {real};
   for (const auto& [target, folder] : folders) {
@@ -176,11 +187,13 @@ void PullServer::Serve(os::UniqueFd connection) {
     LEAT_ASSIGN_OR_RETURN(job::MountSpec spec,
                           job::ParsePull(TextOf(request, "source"), tools.env));
     if (spec.source.kind == job::Source::Kind::kLocal) {
-      LEAT_ASSIGN_OR_RETURN(spec.source.path, PathOf(peer.pid, spec.source.path, folders_, false));
+      return Fail(Errc::kInvalid, spec.source.ForMessages() +
+                                      ": a job copies what it sees by itself; leat downloads what "
+                                      "lies elsewhere");
     }
     spec.strict_pins = spec.strict_pins || request.value("strict_pins", false);
     const std::string asked = TextOf(request, "dir");
-    LEAT_ASSIGN_OR_RETURN(const std::string dir, PathOf(peer.pid, asked, folders_, true));
+    LEAT_ASSIGN_OR_RETURN(const std::string dir, PathOf(peer.pid, asked, folders_));
     LEAT_ASSIGN_OR_RETURN(job::Pulled pulled, job::PullDataset(spec, dir, tools, {}));
     pulled.dir = asked;
     return pulled;
@@ -209,6 +222,13 @@ Result<job::Pulled> PullBySocket(const std::string& socket, const std::string& s
   if (!fd || !socket.starts_with('@') ||
       ::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
     return Fail(Errc::kNotFound, "LEAT_SOCK names no leat that answers");
+  }
+  // (The name is free again when its run has ended.)
+  ucred peer = {};
+  socklen_t peer_size = sizeof(peer);
+  if (::getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &peer_size) != 0 ||
+      peer.uid != ::geteuid()) {
+    return Fail(Errc::kNotFound, "LEAT_SOCK is somebody else's");
   }
   const nlohmann::json request = {
       {"do", "pull"}, {"source", source}, {"dir", dir}, {"strict_pins", strict_pins}};

@@ -533,7 +533,8 @@ class Supervisor {
       if (data_) data_->Retry();
     }
     // An init that was killed has left its orphans to this process.
-    if (!isolation_.pid_namespace) job::EndDescendants(data_ ? data_->pid() : -1);
+    // What downloads for it is for nobody any more.
+    if (!isolation_.pid_namespace || pulls_) job::EndDescendants(data_ ? data_->pid() : -1);
     if (data_) data_->Finish();
     CleanStorage();
     RemoveMade();
