@@ -314,7 +314,12 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   options.source = url;
   if (resolved.expand) dataset::ExpandInto(options, budget);
   auto tree = transfer::PublishTree(options, ctx);
-  if (!tree) return std::unexpected(remote->ExplainLock(std::move(tree).error(), ctx));
+  if (!tree) {
+    Error error = remote->ExplainLock(std::move(tree).error(), ctx);
+    // (What an archive should not have is nothing that the caller has asked for wrongly.)
+    if (error.code() == Errc::kInvalid) error = Error(Errc::kCorrupt, error.message());
+    return std::unexpected(std::move(error));
+  }
 
   std::random_device random;
   const std::string made = fmt::format("{}{}.leat-tmp-{:08x}{:08x}", parent,
