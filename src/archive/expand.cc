@@ -182,8 +182,9 @@ class Expansion {
     LEAT_RETURN_IF_ERROR(TakeMemory());
     LEAT_ASSIGN_OR_RETURN(root_, os::Open(options_.dir, O_RDONLY | O_DIRECTORY));
     LEAT_ASSIGN_OR_RETURN(const auto names, os::ListDir(options_.dir));
-    // (Within a limit, a zip's directory is looked at before its members are fetched.)
-    const bool limited = options_.limit_bytes != UINT64_MAX;
+    // (Within a limit, a zip's directory is looked at before its members are fetched, where that
+    // saves something.)
+    const bool limited = options_.limit_bytes != UINT64_MAX && options_.object.size > kMiB;
     Result<Expanded> done = names.empty() && !limited ? Fresh() : Resume();
     const Status status = failure_.Or(done ? Status() : Status(std::unexpected(done.error())));
     tree_.reset();

@@ -365,8 +365,9 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
     if (name.starts_with("part.") || name.starts_with("gone."))
       LEAT_RETURN_IF_ERROR(os::RemoveTree(path));
   }
-  LEAT_RETURN_IF_ERROR(
-      os::WriteFileAtomic(names.part_of(), machine + "\n" + request.identity, 0644));
+  // (Where it cannot be written, what comes now is of no use to the next holder; and why, shows.)
+  ::unlink(names.part_of().c_str());
+  (void)os::WriteFileAtomic(names.part_of(), machine + "\n" + request.identity, 0644);
   // What stands in the dataset's place and is not complete, or not what it was, goes, where leat
   // has put it there and no run reads it. (It may be there no more, but for a network file system's
   // memory.)

@@ -447,7 +447,9 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
     fill.cache = cache.get();
     fill.budget = &budget;
     struct statvfs disk;
-    if (::statvfs(made.c_str(), &disk) == 0) fill.limit_bytes = disk.f_bavail * disk.f_frsize;
+    // (An archive is read once where nobody asks before what it holds.)
+    if (!fill.expand && ::statvfs(made.c_str(), &disk) == 0)
+      fill.limit_bytes = disk.f_bavail * disk.f_frsize;
     fill.limit_name = "what is free in " + parent;
     filled = dataset::Fill(fill, made, ctx);
   }
@@ -456,7 +458,10 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
     // What has come so far is of use for the next attempt.
     const Errc why = filled.error().code();
     if (why == Errc::kCancelled || why == Errc::kUnavailable) remove.Dismiss();
-    return std::unexpected(remote->ExplainLock(filled.error(), ctx));
+    Error error = remote->ExplainLock(filled.error(), ctx);
+    // (What an archive should not have is nothing that the caller has asked for wrongly.)
+    if (error.code() == Errc::kInvalid) error = Error(Errc::kCorrupt, error.message());
+    return std::unexpected(std::move(error));
   }
   listing.clear();
   pulled.files = pulled.bytes = 0;

@@ -134,6 +134,41 @@ Result<std::string> PathOf(pid_t pid, const std::string& dir, const PullServer::
   return root + (real == "/" ? "" : real) + missing;
 }
 
+/// A file or folder of the machine that the job sees, too: leat's home, which it does not see, is
+/// none, by whatever link.
+Result<std::string> SourceOf(pid_t pid, const std::string& path,
+                             const PullServer::Folders& folders) {
+  const os::UniqueFd view(
+      ::open(fmt::format("/proc/{}/root", pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  open_how how = {};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT;
+  const os::UniqueFd fd(
+      static_cast<int>(::syscall(SYS_openat2, view.get(), path.c_str(), &how, sizeof(how))));
+  struct statx theirs = {}, ours = {};
+  char found[PATH_MAX];
+  const ssize_t size =
+      ::readlink(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), found, sizeof(found));
+  if (!path.starts_with('/') || !view || !fd || size <= 0 ||
+      ::statx(fd.get(), "", AT_EMPTY_PATH, STATX_INO, &theirs) != 0) {
+    return Fail(Errc::kNotFound, path + ": there is no such file or folder");
+  }
+  const std::string real(found, static_cast<std::size_t>(size));
+  std::vector<std::string> candidates = {real};
+  for (const auto& [target, folder] : folders) {
+    if (real == target || real.starts_with(target + "/"))
+      candidates.push_back(folder + real.substr(target.size()));
+  }
+  for (const std::string& candidate : candidates) {
+    if (::statx(AT_FDCWD, candidate.c_str(), AT_SYMLINK_NOFOLLOW, STATX_INO, &ours) == 0 &&
+        ours.stx_ino == theirs.stx_ino && ours.stx_dev_major == theirs.stx_dev_major &&
+        ours.stx_dev_minor == theirs.stx_dev_minor) {
+      return candidate;
+    }
+  }
+  return Fail(Errc::kInvalid, path + ": only the job sees it, which can copy it by itself");
+}
+
 }  // namespace
 
 std::unique_ptr<PullServer> PullServer::Open(const std::string& run_id, job::Home home,
@@ -187,9 +222,7 @@ void PullServer::Serve(os::UniqueFd connection) {
     LEAT_ASSIGN_OR_RETURN(job::MountSpec spec,
                           job::ParsePull(TextOf(request, "source"), tools.env));
     if (spec.source.kind == job::Source::Kind::kLocal) {
-      return Fail(Errc::kInvalid, spec.source.ForMessages() +
-                                      ": a job copies what it sees by itself; leat downloads what "
-                                      "lies elsewhere");
+      LEAT_ASSIGN_OR_RETURN(spec.source.path, SourceOf(peer.pid, spec.source.path, folders_));
     }
     spec.strict_pins = spec.strict_pins || request.value("strict_pins", false);
     const std::string asked = TextOf(request, "dir");
