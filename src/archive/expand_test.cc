@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -55,6 +56,28 @@ class WithoutRanges final : public store::ForwardingStore {
     out.ranges = false;
     return out;
   }
+};
+
+/// A web server that knows no ranges, as its store shows it.
+class ComesWhole final : public store::ForwardingStore {
+ public:
+  using ForwardingStore::ForwardingStore;
+  Status Read(std::string_view key, const store::ReadOptions& options, const store::Sink& sink,
+              const CallContext& ctx) override {
+    store::ReadOptions changed = options;
+    changed.on_info = [&](store::ObjectInfo info) {
+      info.comes_whole = options.offset > 0 || options.length != UINT64_MAX;
+      return options.on_info ? options.on_info(info) : Status();
+    };
+    return ForwardingStore::Read(
+        key, changed,
+        [&](std::span<const std::byte> bytes) -> Status {
+          sent += options.offset + bytes.size();  // (all in front of it has come, too)
+          return sink(bytes);
+        },
+        ctx);
+  }
+  std::atomic<std::uint64_t> sent{0};
 };
 
 class ExpandTest : public ::testing::Test {
@@ -238,6 +261,17 @@ TEST_F(ExpandTest, ReadsRangesSideBySideAndAllOfOneVersion) {
   for (const auto& call : faults_->calls()) {
     EXPECT_TRUE(call.op != testing::Op::kRead || call.if_version == options_.object.version);
   }
+}
+
+TEST_F(ExpandTest, WhatComesWholeWhateverIsAskedForIsReadOnce) {
+  folder_.Write("words", Words(40'000'000));
+  folder_.Run("tar -cf t.tar words");
+  auto store = std::make_shared<ComesWhole>(options_.store);
+  options_.store = store;
+  Put("t.tar");
+  EXPECT_EQ(Good().bytes, 40'000'000U);
+  EXPECT_TRUE(Out("words") == folder_.Read("words"));
+  EXPECT_EQ(store->sent, options_.object.size);
 }
 
 TEST_F(ExpandTest, ReadsASmallObjectWithOneRequest) {

@@ -26,7 +26,6 @@ OrderedReader::OrderedReader(store::ObjectStore& store, const store::ObjectInfo&
   if (version_->empty()) version_.reset();
   expected_ = object.expected;
   if (!store.capabilities().ranges) {
-    whole_ = true;
     threads_.emplace_back([this] {
       if (Status done = FetchWhole(); !done) failure_.Set(std::move(done).error());
     });
@@ -44,10 +43,13 @@ OrderedReader::OrderedReader(store::ObjectStore& store, const store::ObjectInfo&
 }
 
 OrderedReader::~OrderedReader() {
-  if (next_ < requests_.size() || !end_) {
-    // Somebody does not want the rest.
-    failure_.Set(Error(Errc::kCancelled, "cancelled"));
+  bool all = false;
+  {
+    const std::lock_guard lock(mutex_);
+    all = end_ && next_ >= *end_;
   }
+  // Somebody does not want the rest.
+  if (!all) failure_.Set(Error(Errc::kCancelled, "cancelled"));
   {
     const std::lock_guard lock(hash_mutex_);
     no_more_ = true;
@@ -78,12 +80,28 @@ void OrderedReader::Deliver(std::size_t index, Piece piece) {
   arrived_.notify_one();
 }
 
-Status OrderedReader::Fetch(const Range& range, Buffer& buffer) {
+bool OrderedReader::SendsRanges(std::size_t index, const store::ObjectInfo& info) {
+  std::unique_lock lock(mutex_);
+  if (index == 0 && !sends_ranges_) {
+    sends_ranges_ = !info.comes_whole || requests_.size() == 1;
+    known_.notify_all();
+  }
+  if (!info.comes_whole) return true;
+  known_.wait(lock, failure_.stop(), [&] { return sends_ranges_.has_value(); });
+  return sends_ranges_.value_or(false);
+}
+
+Status OrderedReader::Fetch(std::size_t index, Buffer& buffer) {
+  const Range& range = requests_[index];
   store::ReadOptions options;
   options.offset = range.offset;
   options.length = range.length;
   options.if_version = object_.version;
-  options.on_info = [this](const store::ObjectInfo& info) { return OnInfo(info); };
+  options.on_info = [&](const store::ObjectInfo& info) -> Status {
+    LEAT_RETURN_IF_ERROR(OnInfo(info));
+    if (SendsRanges(index, info)) return {};
+    return Fail(Errc::kCancelled, "it comes whole");
+  };
   const auto cut = [&](bool more) {
     return Fail(Errc::kCorrupt,
                 fmt::format("{}: {} came than were asked for", store_.UrlOf(object_.key),
@@ -113,15 +131,33 @@ void OrderedReader::FetchRanges() {
       buffer = pool_->Take(failure_.stop());
     }
     if (!buffer) return;
-    if (Status done = Fetch(requests_[index], *buffer); !done) {
+    Status done = Fetch(index, *buffer);
+    bool comes_whole = false;
+    {
+      const std::lock_guard lock(mutex_);
+      comes_whole = sends_ranges_ == false;
+      if (comes_whole && index == 0) end_.reset();
+    }
+    if (comes_whole) {
+      // Each range would be all that is in front of it, too.
+      if (index > 0) return;
+      buffer.reset();
+      done = FetchWhole();
+    }
+    if (!done) {
       failure_.Set(std::move(done).error());
       return;
     }
+    if (comes_whole) return;
     Deliver(index, {requests_[index].offset, std::move(buffer)});
   }
 }
 
 Status OrderedReader::FetchWhole() {
+  {
+    const std::lock_guard lock(mutex_);
+    whole_ = true;
+  }
   std::size_t index = 0;
   std::uint64_t at = 0;
   std::shared_ptr<Buffer> buffer;

@@ -46,7 +46,10 @@ class OrderedReader {
 
  private:
   void FetchRanges();
-  Status Fetch(const Range& range, Buffer& buffer);
+  Status Fetch(std::size_t index, Buffer& buffer);
+  /// Whether ranges are what the server sends, as the first one's answer shows, for which others
+  /// wait where theirs was all of the object.
+  bool SendsRanges(std::size_t index, const store::ObjectInfo& info);
   Status FetchWhole();
   Status OnInfo(const store::ObjectInfo& info);
   void Deliver(std::size_t index, Piece piece);
@@ -57,14 +60,15 @@ class OrderedReader {
   const store::ObjectInfo& object_;
   Failure& failure_;
   std::vector<Range> requests_;
-  bool whole_ = false;                      // the requests are the whole object
   const std::shared_ptr<BufferPool> pool_;  // shared with its buffers
 
   std::mutex claim_;  // held while waiting for a buffer, so that the first request gets the first
   std::size_t claimed_ = 0;
 
   std::mutex mutex_;  // guards what follows
-  std::condition_variable_any arrived_;
+  std::condition_variable_any arrived_, known_;
+  bool whole_ = false;                // what is read is the whole object
+  std::optional<bool> sends_ranges_;  // null: not known yet
   std::map<std::size_t, Piece> pieces_;
   std::optional<std::size_t> end_;  // so many pieces there are
   std::optional<store::Version> version_;

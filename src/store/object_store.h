@@ -55,7 +55,9 @@ struct ObjectInfo {
   std::optional<digest::Expected> expected;
   /// Its etag is made of its parts' and is no digest of its bytes, though it may look like one.
   bool in_parts = false;
-  bool archived = false;   ///< must be restored before it can be read (Glacier)
+  bool archived = false;  ///< must be restored before it can be read (Glacier)
+  /// From Read: the server sends all of it whatever is asked for, and what was not is dropped here.
+  bool comes_whole = false;
   Metadata metadata = {};  ///< only Stat and Read give it
 };
 

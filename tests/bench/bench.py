@@ -539,6 +539,179 @@ def cp_http(b):
     return details
 
 
+ARCHIVES = {"tar": "tar -cf {out} images", "tar.zst": "tar -cf - images | zstd -q -o {out}",
+            "tar.gz": "tar -czf {out} images", "zip": "zip -qr {out} images"}
+PIPED = {"tar": "tar -xf -", "tar.zst": "tar --zstd -xf -", "tar.gz": "tar -xzf -"}
+
+
+def archive_peers(kind):
+    """What people type: {url} is read, {folder} is empty and gets the contents. By name."""
+    peers = {"curl | bsdtar": "curl -sf {url} | bsdtar -xf - -C {folder}",
+             "curl, bsdtar": "curl -sf -o {folder}/a {url} && bsdtar -xf {folder}/a -C {folder}"}
+    if kind in PIPED:
+        peers["curl | tar"] = f"curl -sf {{url}} | {PIPED[kind]} -C {{folder}}"
+    if kind == "tar.gz":
+        peers["curl | pigz | tar"] = "curl -sf {url} | pigz -dc | tar -xf - -C {folder}"
+    if kind == "zip":
+        peers["aria2, unzip"] = "aria2c -q -x8 -s8 -k1M -d {folder} -o a {url} && unzip -q {folder}/a -d {folder}"
+    return peers
+
+
+def make_archives(b, root, kinds=tuple(ARCHIVES)):
+    """2,000 files of 100 KiB that hardly get smaller, as those of images."""
+    with_images = b.lab.work / "images"
+    if not with_images.exists():
+        for i in range(SMALL):
+            b.lab.random_file(with_images / "images" / f"{i // 500:02}" / f"f{i:05}.jpg", KIB_100)
+    for kind in kinds:
+        subprocess.run(["/bin/bash", "-o", "pipefail", "-c", ARCHIVES[kind].format(out=root / f"d.{kind}")], cwd=with_images,
+                       check=True)
+
+
+def fresh_on(disk, numbers, name):
+    path = disk / f"{name}-{next(numbers)}"
+    path.mkdir(parents=True)
+    return path
+
+
+@case("archives")
+def archives(b):
+    """leat dataset pull of an archive beside what people type, each round in fresh folders of a fresh disk."""
+    lab, details, memory = b.lab, {}, {}
+    budget = 64
+    with lab.nginx() as (origin, root):
+        make_archives(b, root)
+
+        def contest(title, urls, kinds, at_most, compare):
+            for kind in kinds:
+                with lab.disk(16) as disk:
+                    def leat(url):
+                        def run():
+                            home = fresh_on(disk, b.numbers, "home")
+                            os.sync()
+                            return lab.pull(home, url, home / "to", budget)
+                        return run
+
+                    def peer(script, url):
+                        def run():
+                            folder = fresh_on(disk, b.numbers, "peer")
+                            os.sync()
+                            return lab.shell(script.format(url=url, folder=folder))
+                        return run
+
+                    url = f"{urls}/d.{kind}"
+                    peers = compare(kind)
+                    r = Rounds(b, [("leat", leat(url))] + [(name, peer(script, url)) for name, script in peers.items()])
+                    for what, value in (("wall", wall), ("CPU", cpu)):
+                        name, best = r.best(list(peers), value)
+                        if what == "wall" or at_most < 1:
+                            limit = at_most if what == "wall" else 1.0
+                            b.row(f"{title} {kind}, {what}", r.median("leat", value), name, best, f"<= {limit}", at_most=limit)
+                    memory[f"{title} {kind}"] = r.median("leat", lambda u: u.peak_mib)
+                    details[f"{title} {kind}"] = r.as_dict()
+
+        contest("archives", origin, ARCHIVES, 0.7, archive_peers)
+        # The network is the bottleneck: 2 s for the bytes, and nothing may be left to do then.
+        contest("archives at 100 MB/s", f"{origin}/slow", ARCHIVES, 1.1, lambda _: {"curl alone": "curl -sf -o {folder}/a {url}"})
+    most = max((m for m in memory.values() if m is not None), default=None)
+    b.row("archives, memory", most, "", None, f"<= {budget} + 64 MiB", at_most=budget + 64, unit="MiB")
+    return details
+
+
+@case("fan-out")
+def fan_out(b):
+    """One dataset, pulled by 8 processes at once: downloaded once."""
+    lab, counts = b.lab, {1: [], 8: []}
+    with lab.nginx() as (origin, root), lab.disk(8) as disk:
+        make_archives(b, root, ["tar.zst"])
+
+        def pulls(processes):
+            def run():
+                home = fresh_on(disk, b.numbers, "home")
+                os.sync()
+                lab.requests(root)
+                script = 'for i in $(seq $1); do "$0" dataset pull -q $2 $3/$i & pids+=" $!"; done; for p in $pids; do wait $p || exit 1; done'
+                usage = lab.time(["/bin/bash", "-c", script, lab.leat, str(processes), f"{origin}/d.tar.zst", home / "to"],
+                                 lab.env(home=home))
+                counts[processes].append(lab.requests(root)[1])
+                return usage
+            return run
+
+        r = Rounds(b, [("1 process", pulls(1)), ("leat", pulls(8))])
+    ours, one = (statistics.median(counts[n]) if counts[n] else None for n in (8, 1))
+    b.row("fan-out, bytes of 8 processes", ours, "1 process", one, "<= 1.01", at_most=1.01, unit="B")
+    return r
+
+
+@case("locked")
+def locked(b):
+    """A run of what a lock file says, all of it there: no request, and hardly any time."""
+    lab, details = b.lab, {}
+    with lab.nginx() as (origin, root), lab.disk(4) as disk:
+        make_archives(b, root, ["tar"])
+        ways = {"storage": ["--datasetUri", f"{origin}/d.tar"]}
+        ways |= {f"mode={mode}": ["-m", f"/m={origin}/d.tar,mode={mode}"] for mode in ("copy", "stream")}
+        for name, words in ways.items():
+            home = fresh_on(disk, b.numbers, "home")
+            lock = home / "lock"
+            lab.run_leat(home, [], ["/bin/sh", "-c", "cat /m/* >/dev/null || ls /data/d"], options=[*words, "--lock", lock])
+            os.sync()
+            requests = []
+
+            def run():
+                lab.requests(root)
+                usage = lab.run_leat(home, [], ["/bin/true"], options=[*words, "--locked", lock])
+                requests.append(lab.requests(root)[0])
+                return usage
+
+            rounds, b.rounds = b.rounds, 4 * b.rounds
+            try:
+                r = Rounds(b, [("leat", run)])
+            finally:
+                b.rounds = rounds
+            b.row(f"locked, {name}", r.median("leat", wall), "", None, "<= 0.030 s", at_most=0.030)
+            b.row(f"locked, {name}, requests", max(requests, default=None), "", None, "0", at_most=0, unit="")
+            details[name] = r.as_dict()
+    return details
+
+
+@case("members")
+def members(b):
+    """The first file of an archive of very many, attached in place, beside expanding it all; then attached again."""
+    lab, details, count = b.lab, {}, b.keys // 2
+    with lab.nginx() as (origin, root), lab.disk(8) as disk:
+        tree = disk / "tree" / "images"
+        for i in range(count):
+            path = tree / f"{i // 1000:03}" / f"f{i:06}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(os.urandom(512) * 2)
+        for kind in ("tar", "zip"):
+            subprocess.run(["/bin/bash", "-c", ARCHIVES[kind].format(out=root / f"m.{kind}")], cwd=tree.parent, check=True)
+            mounts = [f"/m={origin}/m.{kind},expand=auto,mode=stream"]
+            last = {}
+
+            def first():
+                last["home"] = fresh_on(disk, b.numbers, "home")
+                os.sync()
+                return lab.run_leat(last["home"], mounts, [lab.reader, "/m/images/000/f000000"])
+
+            def again():
+                return lab.run_leat(last["home"], mounts, ["/bin/true"])
+
+            def expand():
+                folder = fresh_on(disk, b.numbers, "peer")
+                os.sync()
+                return lab.shell(archive_peers(kind)["curl | bsdtar"].format(url=f"{origin}/m.{kind}", folder=folder))
+
+            r = Rounds(b, [("leat", first), ("again", again), ("curl | bsdtar", expand)])
+            b.row(f"members, first of {count:,} in a {kind}", r.median("leat", wall), "curl | bsdtar",
+                  r.median("curl | bsdtar", wall), "<= 0.1", at_most=0.1)
+            b.row(f"members, {kind} attached again", r.median("again", wall), "", None, "<= 0.030 s", at_most=0.030)
+            details[kind] = r.as_dict()
+    return details
+
+
+
 def show(value, unit):
     if value is None:
         return "-"

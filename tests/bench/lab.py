@@ -166,6 +166,36 @@ class Lab:
         with self._beside("nginx") as variables:
             yield variables["LEAT_TEST_HTTP_ORIGIN"], pathlib.Path(variables["LEAT_TEST_HTTP_ROOT"])
 
+    @staticmethod
+    def requests(root):
+        """What the web server with that folder was asked since this was called last: (requests, bytes of files that it sent)."""
+        log = root.parent / "log/access.log"
+        lines = log.read_text().splitlines()
+        with open(log, "r+") as f:
+            f.truncate(0)
+        return len(lines), sum(int(line.split('"')[2].split()[1]) for line in lines)
+
+    @contextlib.contextmanager
+    def disk(self, gib):
+        """A folder on a fresh file system: ext4 skips inodes that were freed in the last minutes one by one, and so files that
+        are made take several times as long for as long as anybody on the same disk deletes. (Not root: an ordinary folder.)"""
+        folder, image = self.fresh("disk"), self.work / "disk.img"
+        if os.geteuid() != 0:
+            yield folder
+            return
+        with open(image, "wb") as f:
+            os.posix_fallocate(f.fileno(), 0, gib << 30)
+        subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", image], check=True)
+        subprocess.run(["/usr/bin/mount", "-o", "loop", image, folder], check=True)
+        try:
+            yield folder
+        finally:
+            for _ in range(100):  # what has just been made is on its way to the disk
+                if subprocess.run(["/usr/bin/umount", folder], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+                    break
+                time.sleep(0.2)
+            image.unlink()
+
     def proxy(self, rules=""):
         """The endpoint of a fault proxy in front of the server, and its control port's address."""
         if rules not in self.proxies:
@@ -276,6 +306,14 @@ class Lab:
         for mount in mounts:
             command += ["-m", mount]
         return self.time([*command, "--", *job], self.env(endpoint, home), MemoryWatch(self.leat, home))
+
+    def pull(self, home, source, folder, memory):
+        """`leat dataset pull` with so many MiB for data in flight."""
+        return self.time([self.leat, "dataset", "pull", "--quiet", source, folder],
+                         self.env(home=home) | {"LEAT_MEMORY": f"{memory}Mi"}, MemoryWatch(self.leat, home))
+
+    def shell(self, script):
+        return self.time(["/bin/bash", "-o", "pipefail", "-c", script], self.env())
 
     def move(self, home, arguments, endpoint=None):
         """`leat cp`, `sync` or `check`."""

@@ -93,7 +93,9 @@ class HttpStore final : public ObjectStore {
         if (!SameVersion(pin, now)) return FailReplaced(UrlOf(key), pin, now);
         LEAT_RETURN_IF_ERROR(delivery.Begin(response));
         if (!delivery.size()) return NoSize(key);
-        const ObjectInfo info = InfoOf(key, response, *delivery.size());
+        ObjectInfo info = InfoOf(key, response, *delivery.size());
+        info.comes_whole =
+            response.status == 200 && (options.offset > 0 || options.length != UINT64_MAX);
         return options.on_info ? options.on_info(info) : Status();
       }());
     };
