@@ -321,8 +321,8 @@ Result<Placed> Storage::Place(const PlaceRequest& request, const CallContext& ct
     const Status filled = FillAndPublish(names, request, **lease, ctx);
     // (A holder before this one may have taken the folder back, before it knew that it is none.)
     if (!filled && !ctx.cancelled() &&
-        (!(*lease)->Check() || (filled.error().code() == Errc::kNotFound &&
-                                !os::Exists(names.part(**lease))))) {
+        (!(*lease)->Check() ||
+         (filled.error().code() == Errc::kNotFound && !os::Exists(names.part(**lease))))) {
       Note(fmt::format("{}: {}; it is looked at anew", Printable(request.name),
                        filled.error().message()));
       continue;

@@ -99,7 +99,8 @@ class Storage {
   Result<std::vector<Stored>> List() const;
   /// Hashes every file of a complete one again.
   Result<TreeDifference> Verify(const Stored& stored, const CallContext& ctx) const;
-  /// What is there by another name, too, loses this one. kConflict: it is in use, or being downloaded.
+  /// What is there by another name, too, loses this one. kConflict: it is in use, or being
+  /// downloaded.
   Status Remove(const Stored& stored);
 
  private:

@@ -130,6 +130,26 @@ std::string FindOwn(const std::string& dir, std::string_view listing) {
   return "";
 }
 
+/// A file of the listing that was written to in `dir` and is one with that of `tree`: it is another
+/// there, too. Empty: there is none.
+std::string FindWrittenThrough(const std::string& dir, const std::string& tree,
+                               std::string_view listing) {
+  while (!listing.empty()) {
+    const std::string_view line = listing.substr(0, listing.find('\0') + 1);
+    listing.remove_prefix(line.empty() ? listing.size() : line.size());
+    const std::size_t second = line.find(' ', line.find(' ') + 1);
+    if (second == line.npos) return "";
+    std::string path(line.substr(second + 1, line.size() - second - 2));
+    struct stat st, made;
+    if (::lstat((dir + "/" + path).c_str(), &st) == 0 && LineOf(st, path) != line &&
+        ::lstat((tree + "/" + path).c_str(), &made) == 0 && made.st_ino == st.st_ino &&
+        made.st_dev == st.st_dev) {
+      return path;
+    }
+  }
+  return "";
+}
+
 Status CopyFile(const std::string& from, const std::string& to, const struct stat& st) {
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd in, os::Open(from, O_RDONLY | O_NOFOLLOW));
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd out, os::Open(to, O_WRONLY | O_CREAT | O_EXCL, 0600));
@@ -273,9 +293,10 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
 
   PullNote note = PullNote::Read(note_path);
   const std::uint64_t inode_there = ::lstat(dir.c_str(), &st) == 0 ? st.st_ino : 0;
-  // (One that was killed may have exchanged them, or not.)
-  const bool ours =
-      inode_there != 0 && (note.inode == inode_there || note.old_inode == inode_there);
+  // (One that was killed may have exchanged them, or not. When none was, an old folder's number may
+  // be another's by now.)
+  const bool ours = inode_there != 0 &&
+                    (note.inode == inode_there || (!left.empty() && note.old_inode == inode_there));
   if (inode_there == note.inode && ours && note.identity == request.identity &&
       note.boot == BootId() && Holds(dir, note.listing, pulled)) {
     pulled.there_before = true;
@@ -321,18 +342,32 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
     return std::unexpected(std::move(error));
   }
 
+  if (ours && inode_there == note.inode) {
+    if (const std::string file = FindWrittenThrough(dir, tree->path, note.listing); !file.empty()) {
+      return Fail(
+          Errc::kCorrupt,
+          fmt::format("{}/{} was written to, and with it the copy in the cache, which is the "
+                      "same file; leat cache clean removes that, then pull again",
+                      dir, Printable(file)));
+    }
+  }
+
   std::random_device random;
   const std::string made = fmt::format("{}{}.leat-tmp-{:08x}{:08x}", parent,
                                        parent == "/" ? "" : "/", random(), random());
   if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
   LEAT_RETURN_IF_ERROR(os::PwriteAll(lock.get(), AsBytes(made), 0));
-  const os::Cleanup remove([&] { (void)os::RemoveTree(made); });
+  bool noted = false;
+  const os::Cleanup remove([&] {
+    if (os::RemoveTree(made) && !noted) (void)::ftruncate(lock.get(), 0);
+  });
   bool linking = true;
   std::string listing;
   LEAT_RETURN_IF_ERROR(Twin(tree->path, made, "", linking, pulled, listing, ctx));
   if (::lstat(made.c_str(), &st) != 0) return FailErrno(errno, made);
   note = {request.identity, st.st_ino, ours ? inode_there : 0, BootId(), std::move(listing)};
   LEAT_RETURN_IF_ERROR(note.Write(note_path, dir));
+  noted = true;
   LEAT_RETURN_IF_ERROR(Exchange(made, dir));
   if (::ftruncate(lock.get(), 0) != 0) return FailErrno(errno, note_path);
   cache->Shutdown();
