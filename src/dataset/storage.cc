@@ -372,7 +372,9 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   // has put it there and no run reads it. (It may be there no more, but for a network file system's
   // memory.)
   os::UniqueFd used;
-  if (os::Exists(names.path)) {
+  // (Opening asks the server, where a look would be answered from memory.)
+  if (const auto there = os::Open(names.path, O_RDONLY);
+      there || there.error().code() != Errc::kNotFound) {
     auto record = os::Open(names.record(), O_RDWR);
     if (!record) {
       return Fail(Errc::kConflict,
