@@ -414,7 +414,8 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
 
   MemoryBudget budget(tools.home.memory_bytes);
   cache::CacheOptions cache_options;
-  cache_options.dir = tools.home.cache_dir;
+  // (One that is not there yet has nothing, and is not made for a folder elsewhere.)
+  if (os::Exists(tools.home.cache_dir)) cache_options.dir = tools.home.cache_dir;
   cache_options.limit_bytes = tools.home.cache_bytes;
   cache_options.budget = &budget;
   const auto cache = cache::Cache::Open(cache_options);
@@ -481,7 +482,9 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
   LEAT_RETURN_IF_ERROR(Exchange(made, dir, ours));
   if (::rename((note_path + ".next").c_str(), note_path.c_str()) != 0)
     return FailErrno(errno, note_path);
-  LEAT_RETURN_IF_ERROR(os::WriteFileAtomic(latest, note_path));
+  // (Whoever reads it holds the lock, and what a power loss leaves of it names no folder.)
+  LEAT_ASSIGN_OR_RETURN(const os::UniqueFd pointer, os::Open(latest, O_WRONLY | O_CREAT | O_TRUNC));
+  LEAT_RETURN_IF_ERROR(os::PwriteAll(pointer.get(), AsBytes(note_path), 0));
   pulled.requests = counts.requests();
   return pulled;
 }
