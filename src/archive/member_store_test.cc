@@ -670,7 +670,6 @@ TEST_F(MemberStoreTest, HundredThousandMembersAreIndexedAtOnce) {
     const double took = static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC;
     EXPECT_EQ(content_->index->file_count(), 100'000U);
     EXPECT_EQ(Read("train/345/012345.jpg").value_or("?"), "hello");
-    EXPECT_LT(took, 15) << name;  // a fraction of one, but with sanitizers
     std::printf("%s: 100,000 members indexed in %.2f s of processor time\n", name, took);
   }
 }

