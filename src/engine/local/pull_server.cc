@@ -74,6 +74,26 @@ bool WriteLine(int fd, const nlohmann::json& document) {
   return true;
 }
 
+/// A path of this process that leads to what the job has at `real` (without links); nullopt: there
+/// is none, or only to something else.
+std::optional<std::string> OnHost(const std::string& real, const struct statx& theirs,
+                                  const PullServer::Folders& folders) {
+  std::vector<std::string> candidates = {real};
+  for (const auto& [target, folder] : folders) {
+    if (real == target || real.starts_with(target + "/"))
+      candidates.push_back(folder + real.substr(target.size()));
+  }
+  for (const std::string& path : candidates) {
+    struct statx ours = {};
+    if (::statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW, STATX_INO, &ours) == 0 &&
+        ours.stx_ino == theirs.stx_ino && ours.stx_dev_major == theirs.stx_dev_major &&
+        ours.stx_dev_minor == theirs.stx_dev_minor) {
+      return path;
+    }
+  }
+  return std::nullopt;
+}
+
 /// Where this process finds what `pid` means by `dir`: by a path of its own, where one leads to the
 /// same, so that the next job finds it there; else through that process's root. Links of folders
 /// are followed, and `dir` itself need not be there. What the job may not write is refused.
@@ -96,7 +116,7 @@ Result<std::string> PathOf(pid_t pid, const std::string& dir, const PullServer::
     if (fd || existing == "/") break;
     existing.resize(std::max<std::size_t>(existing.rfind('/'), 1));
   }
-  struct statx theirs = {}, ours = {};
+  struct statx theirs = {};
   char found[PATH_MAX];
   const ssize_t size =
       ::readlink(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), found, sizeof(found));
@@ -119,18 +139,7 @@ Result<std::string> PathOf(pid_t pid, const std::string& dir, const PullServer::
     return Fail(Errc::kInvalid, "a dataset cannot take the place of /");
   if (missing.empty() && (theirs.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
     return Fail(Errc::kInvalid, dir + " is a mount point; choose a folder in it");
-  std::vector<std::string> candidates = {real};
-  for (const auto& [target, folder] : folders) {
-    if (real == target || real.starts_with(target + "/"))
-      candidates.push_back(folder + real.substr(target.size()));
-  }
-  for (const std::string& path : candidates) {
-    if (path != "/" && ::statx(AT_FDCWD, path.c_str(), 0, STATX_INO, &ours) == 0 &&
-        ours.stx_ino == theirs.stx_ino && ours.stx_dev_major == theirs.stx_dev_major &&
-        ours.stx_dev_minor == theirs.stx_dev_minor) {
-      return path + missing;
-    }
-  }
+  if (const auto path = OnHost(real, theirs, folders); path && *path != "/") return *path + missing;
   return root + (real == "/" ? "" : real) + missing;
 }
 
@@ -145,7 +154,7 @@ Result<std::string> SourceOf(pid_t pid, const std::string& path,
   how.resolve = RESOLVE_IN_ROOT;
   const os::UniqueFd fd(
       static_cast<int>(::syscall(SYS_openat2, view.get(), path.c_str(), &how, sizeof(how))));
-  struct statx theirs = {}, ours = {};
+  struct statx theirs = {};
   char found[PATH_MAX];
   const ssize_t size =
       ::readlink(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), found, sizeof(found));
@@ -154,18 +163,7 @@ Result<std::string> SourceOf(pid_t pid, const std::string& path,
     return Fail(Errc::kNotFound, path + ": there is no such file or folder");
   }
   const std::string real(found, static_cast<std::size_t>(size));
-  std::vector<std::string> candidates = {real};
-  for (const auto& [target, folder] : folders) {
-    if (real == target || real.starts_with(target + "/"))
-      candidates.push_back(folder + real.substr(target.size()));
-  }
-  for (const std::string& candidate : candidates) {
-    if (::statx(AT_FDCWD, candidate.c_str(), AT_SYMLINK_NOFOLLOW, STATX_INO, &ours) == 0 &&
-        ours.stx_ino == theirs.stx_ino && ours.stx_dev_major == theirs.stx_dev_major &&
-        ours.stx_dev_minor == theirs.stx_dev_minor) {
-      return candidate;
-    }
-  }
+  if (auto here = OnHost(real, theirs, folders)) return *here;
   return Fail(Errc::kInvalid, path + ": only the job sees it, which can copy it by itself");
 }
 
