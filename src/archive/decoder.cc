@@ -1,5 +1,7 @@
 #include "archive/decoder.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
@@ -9,6 +11,8 @@
 
 #include "archive/decoders.h"
 #include "base/bytes.h"
+#include "base/log.h"
+#include "base/text.h"
 
 namespace leat::archive {
 
@@ -42,6 +46,16 @@ Codec CodecOf(std::span<const std::byte> first) {
     return Codec::kZstd;
   if (text.starts_with("\x04\x22\x4d\x18")) return Codec::kLz4;
   return Codec::kNone;
+}
+
+std::unexpected<Error> FailNoArchive(std::span<const std::byte> first) {
+  constexpr std::size_t kShown = 16;
+  const std::string_view text = AsText(first.first(std::min(first.size(), kShown * 8)));
+  const std::string lower = Lower(Trim(text.substr(0, text.find('\0'))));
+  const bool html = lower.starts_with("<!doctype html") || lower.starts_with("<html");
+  return Fail(Errc::kCorrupt,
+              fmt::format("is no archive: it begins with \"{}\"{}",
+                          Printable(text.substr(0, kShown)), html ? ", an error page?" : ""));
 }
 
 std::string_view CodecName(Codec codec) {

@@ -19,6 +19,9 @@ enum class Codec : std::uint8_t { kNone, kGzip, kBzip2, kXz, kZstd, kLz4 };
 Codec CodecOf(std::span<const std::byte> first);
 std::string_view CodecName(Codec codec);  ///< "gzip"
 
+/// kCorrupt, "is no archive: it begins with ...": for what is none of these, no tar and no zip.
+std::unexpected<Error> FailNoArchive(std::span<const std::byte> first);
+
 /// Decodes what is written to it, and hands it to a sink in order, on the thread that writes.
 /// Several streams one after another are one (gzip members, xz streams, zstd frames, what pbzip2
 /// and pzstd make). Checksums are held to. Not thread-safe; may use threads of its own.

@@ -160,18 +160,6 @@ class ZipToTree {
   std::uint64_t data_ = 0;  // where its bytes begin
 };
 
-/// "is no archive: it begins with ..."
-std::unexpected<Error> FailNoArchive(std::span<const std::byte> first) {
-  constexpr std::size_t kShown = 16;
-  std::string_view text = AsText(first);
-  text = text.substr(0, kShown * 8);
-  const std::string lower = Lower(Trim(text.substr(0, text.find('\0'))));
-  const bool html = lower.starts_with("<!doctype html") || lower.starts_with("<html");
-  return Fail(Errc::kCorrupt,
-              fmt::format("is no archive: it begins with \"{}\"{}",
-                          Printable(text.substr(0, kShown)), html ? ", an error page?" : ""));
-}
-
 class Expansion {
  public:
   Expansion(const ExpandOptions& options, const CallContext& ctx)
@@ -185,6 +173,10 @@ class Expansion {
     // (Within a limit, a zip's directory is looked at before its members are fetched, where that
     // saves something.)
     const bool limited = options_.limit_bytes != UINT64_MAX && options_.object.size > kMiB;
+    if (const std::uint64_t room = os::RoomAt(options_.dir); room < options_.limit_bytes) {
+      options_.limit_bytes = room;
+      options_.limit_name = options_.room_name;
+    }
     Result<Expanded> done = names.empty() && !limited ? Fresh() : Resume();
     const Status status = failure_.Or(done ? Status() : Status(std::unexpected(done.error())));
     tree_.reset();
@@ -410,19 +402,11 @@ class Expansion {
   Status CheckMembers() {
     std::uint64_t bytes = 0;
     for (const ZipMember& m : members_) {
-      const std::string name = Printable(m.member.name.substr(0, 200));
-      if (m.encrypted)
-        return Fail(Errc::kUnsupported, fmt::format("the member \"{}\" is encrypted", name));
-      if (auto path = MemberPath(m.member.name); !path) return std::unexpected(path.error());
+      LEAT_RETURN_IF_ERROR(CheckZipMember(m));
       if (m.member.kind == MemberKind::kDirectory) continue;
-      if (!IsKnownMethod(m.method))
-        return Fail(
-            Errc::kUnsupported,
-            fmt::format("the member \"{}\" is compressed by a method that is not known ({})", name,
-                        m.method));
       if (m.method == static_cast<std::uint16_t>(ZipMethod::kStored) &&
           m.compressed != m.member.size)
-        return Fail(Errc::kCorrupt, fmt::format("the zip is damaged: \"{}\" has two sizes", name));
+        return Fail(Errc::kCorrupt, fmt::format("the zip is damaged: {} has two sizes", Quoted(m.member.name)));
       if (m.member.kind == MemberKind::kFile) bytes += std::min(m.member.size, UINT64_MAX - bytes);
     }
     return tree_->CheckRoom(bytes, members_.size());
@@ -436,7 +420,7 @@ class Expansion {
     return tree_->Finish();
   }
 
-  const ExpandOptions& options_;
+  ExpandOptions options_;
   Failure failure_;
   Memory memory_;
   MemoryHold hold_;

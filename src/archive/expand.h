@@ -28,9 +28,10 @@ struct ExpandOptions {
   std::string dir;
   /// What the contents may take; more is kNoSpace, with a sentence that says how much would be
   /// needed where that is known (a zip's directory tells before anything is written), and that it
-  /// was limited by `limit_name`.
+  /// was limited by `limit_name`; or, where that is less, by what the disk has room for.
   std::uint64_t limit_bytes = UINT64_MAX;
-  std::string limit_name = "the free space";
+  std::string limit_name = "its limit";
+  std::string room_name = "the free space";  ///< what the disk has room for is called so
   std::uint64_t limit_inodes = UINT64_MAX;
   MemoryBudget* budget = nullptr;  ///< for what is in memory on its way; outlives the call
   std::size_t threads = 0;         ///< that decode and write; 0: chosen

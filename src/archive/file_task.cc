@@ -52,19 +52,6 @@ bool IsFinishedFile(const struct stat& st, const Member& member) {
          st.st_mtim.tv_sec == time.tv_sec && st.st_mtim.tv_nsec == time.tv_nsec;
 }
 
-bool IsKnownMethod(std::uint16_t method) {
-  switch (static_cast<ZipMethod>(method)) {
-    case ZipMethod::kStored:
-    case ZipMethod::kDeflate:
-    case ZipMethod::kBzip2:
-    case ZipMethod::kLzma:
-    case ZipMethod::kZstd:
-    case ZipMethod::kXz:
-      return true;
-  }
-  return false;
-}
-
 Result<std::unique_ptr<Decoder>> MakeMemberDecoder(const ZipMember& zip, store::Sink sink) {
   constexpr std::uint64_t kMemory = 16 * kMiB;
   switch (static_cast<ZipMethod>(zip.method)) {

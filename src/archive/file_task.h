@@ -27,8 +27,7 @@ std::uint32_t FinishedMode(const Member& member);
 /// Whether that is a file that an earlier attempt has finished.
 bool IsFinishedFile(const struct stat& st, const Member& member);
 
-bool IsKnownMethod(std::uint16_t method);
-/// Decodes a zip's member; kUnsupported where IsKnownMethod is false.
+/// Decodes a zip's member; kUnsupported where its method is not known.
 Result<std::unique_ptr<Decoder>> MakeMemberDecoder(const ZipMember& zip, store::Sink sink);
 /// A zip's checksum of bytes that follow what has `before`.
 std::uint32_t ZipCrc(std::span<const std::byte> bytes, std::uint32_t before = 0);

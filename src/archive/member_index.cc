@@ -38,12 +38,6 @@ constexpr std::size_t kMostTarget = 4095;
 constexpr std::uint64_t kMostNames = 4 * kGiB;
 constexpr std::string_view kExpand = "it has to be expanded (expand=always)";
 
-std::string Quoted(std::string_view name) {
-  constexpr std::size_t kShown = 200;
-  return fmt::format("\"{}{}\"", Printable(name.substr(0, kShown)),
-                     name.size() > kShown ? "..." : "");
-}
-
 std::unexpected<Error> FailUnsupported(std::string_view name, std::string_view why) {
   return Fail(Errc::kUnsupported, fmt::format("the member {} {}; {}", Quoted(name), why, kExpand));
 }
@@ -258,17 +252,6 @@ class TarToIndex final : public TarVisitor {
   std::uint32_t crc_ = 0;
 };
 
-/// "is no archive: it begins with ..."
-std::unexpected<Error> FailNoArchive(std::span<const std::byte> first) {
-  constexpr std::size_t kShown = 16;
-  const std::string_view text = AsText(first.first(std::min(first.size(), kShown * 8)));
-  const std::string lower = Lower(Trim(text.substr(0, text.find('\0'))));
-  const bool html = lower.starts_with("<!doctype html") || lower.starts_with("<html");
-  return Fail(Errc::kCorrupt,
-              fmt::format("is no archive: it begins with \"{}\"{}",
-                          Printable(text.substr(0, kShown)), html ? ", an error page?" : ""));
-}
-
 class Indexing {
  public:
   Indexing(store::ObjectStore& store, const store::ObjectInfo& archive, const CallContext& ctx,
@@ -349,7 +332,7 @@ class Indexing {
           return ReadAt(offset, out);
         }));
     is_zip_ = true;
-    for (const ZipMember& m : members) LEAT_RETURN_IF_ERROR(CheckZipMember(m));
+    for (const ZipMember& m : members) LEAT_RETURN_IF_ERROR(CheckPlace(m));
     LEAT_RETURN_IF_ERROR(ReadTargets(members));
     auto target = targets_.begin();
     for (const ZipMember& m : members) {
@@ -381,29 +364,15 @@ class Indexing {
             m.crc32};
   }
 
-  Status CheckZipMember(const ZipMember& m) const {
+  Status CheckPlace(const ZipMember& m) const {
+    LEAT_RETURN_IF_ERROR(CheckZipMember(m));
     const std::string& name = m.member.name;
-    if (m.encrypted)
-      return Fail(Errc::kUnsupported, fmt::format("the member {} is encrypted", Quoted(name)));
-    // Its name is looked at before its method: it is the worse of the two.
-    if (auto path = MemberPath(name); !path) return std::unexpected(path.error());
     if (m.member.kind == MemberKind::kDirectory || m.member.kind == MemberKind::kSpecial) return {};
-    switch (static_cast<ZipMethod>(m.method)) {
-      case ZipMethod::kStored:
-      case ZipMethod::kDeflate:
-        break;
-      case ZipMethod::kBzip2:
-      case ZipMethod::kLzma:
-      case ZipMethod::kZstd:
-      case ZipMethod::kXz:
-        return FailUnsupported(name, fmt::format("is compressed by a method ({}) of which parts "
-                                                 "cannot be read",
-                                                 m.method));
-      default:
-        return Fail(Errc::kUnsupported,
-                    fmt::format("the member {} is compressed by a method that is not known ({})",
-                                Quoted(name), m.method));
-    }
+    const auto method = static_cast<ZipMethod>(m.method);
+    if (method != ZipMethod::kStored && method != ZipMethod::kDeflate)
+      return FailUnsupported(
+          name,
+          fmt::format("is compressed by a method ({}) of which parts cannot be read", m.method));
     if (!IsPossible(PlaceOfMember(m), archive_.size))
       return Fail(Errc::kCorrupt,
                   fmt::format("the zip is damaged: {} cannot have the size that it should have",

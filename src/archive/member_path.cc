@@ -6,12 +6,16 @@
 
 namespace leat::archive {
 
+std::string Quoted(std::string_view name) {
+  constexpr std::size_t kShown = 200;
+  return fmt::format("\"{}{}\"", Printable(name.substr(0, kShown)),
+                     name.size() > kShown ? "..." : "");
+}
+
 Result<std::string> MemberPath(std::string_view name) {
-  constexpr std::size_t kMostName = 255, kMostPath = 4096, kShown = 100;
+  constexpr std::size_t kMostName = 255, kMostPath = 4096;
   const auto refuse = [&](std::string_view why) {
-    const std::string shown =
-        name.size() > kShown ? Printable(name.substr(0, kShown)) + "..." : Printable(name);
-    return Fail(Errc::kInvalid, fmt::format("the member \"{}\" {}", shown, why));
+    return Fail(Errc::kInvalid, fmt::format("the member {} {}", Quoted(name), why));
   };
   if (name.starts_with('/')) return refuse("has an absolute name");
   if (name.find('\0') != name.npos) return refuse("has a NUL in its name");

@@ -1,4 +1,4 @@
-// Where in a folder a member may come to lie. Private to this folder.
+// A member's name, and where in a folder it may come to lie. Private to this folder.
 #ifndef LEAT_ARCHIVE_MEMBER_PATH_H_
 #define LEAT_ARCHIVE_MEMBER_PATH_H_
 
@@ -8,6 +8,9 @@
 #include "base/error.h"
 
 namespace leat::archive {
+
+/// A member's name for messages, in quotes; a long one shortened.
+std::string Quoted(std::string_view name);
 
 /// "./a//b/" is "a/b", "./" is "". kInvalid, with the name: absolute, "..", a NUL, more than 255
 /// bytes between two slashes, more than 4,096 in all.

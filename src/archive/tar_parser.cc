@@ -112,14 +112,20 @@ std::optional<std::int64_t> ParseTime(std::string_view text) {
 bool ChecksumIsRight(std::string_view block) {
   const auto wanted = ParseNumber(At(block, kChecksum));
   if (!wanted) return false;
-  std::int64_t plain = 0;
-  std::int64_t with_sign = 0;  // as some old tars summed
-  for (std::size_t i = 0; i < kBlock; ++i) {
-    const char c = i >= kChecksum.at && i < kChecksum.at + kChecksum.size ? ' ' : block[i];
-    plain += static_cast<unsigned char>(c);
-    with_sign += static_cast<signed char>(c);
-  }
-  return *wanted == plain || *wanted == with_sign;
+  // The field itself counts as blanks. (Sums without branches are made in vectors.)
+  const auto sum_of = [](std::string_view bytes, auto as_number) {
+    std::int32_t sum = 0;
+    for (const char c : bytes) sum += as_number(c);
+    return sum;
+  };
+  const auto is_sum = [&](auto as_number) {
+    return *wanted == sum_of(block.substr(0, kBlock), as_number) -
+                          sum_of(At(block, kChecksum), as_number) +
+                          static_cast<std::int32_t>(kChecksum.size) * ' ';
+  };
+  return is_sum([](char c) { return static_cast<unsigned char>(c); }) ||
+         // as some old tars summed
+         is_sum([](char c) { return static_cast<signed char>(c); });
 }
 
 bool IsZero(std::string_view block) { return block.find_first_not_of('\0') == block.npos; }

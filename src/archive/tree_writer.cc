@@ -49,12 +49,6 @@ timespec TimeOf(std::int64_t ns) {
   return {(ns - rest) / kSecond, rest};
 }
 
-std::string Quoted(std::string_view name) {
-  constexpr std::size_t kShown = 200;
-  return fmt::format("\"{}{}\"", Printable(name.substr(0, kShown)),
-                     name.size() > kShown ? "..." : "");
-}
-
 }  // namespace
 
 TreeWriter::TreeWriter(const ExpandOptions& options, int root, std::size_t threads,

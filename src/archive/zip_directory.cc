@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "archive/member_path.h"
 #include "base/bytes.h"
 #include "base/log.h"
 
@@ -244,6 +245,19 @@ Status SetEnds(std::vector<ZipMember>& members, std::uint64_t directory_at) {
   return {};
 }
 
+bool IsKnownMethod(std::uint16_t method) {
+  switch (static_cast<ZipMethod>(method)) {
+    case ZipMethod::kStored:
+    case ZipMethod::kDeflate:
+    case ZipMethod::kBzip2:
+    case ZipMethod::kLzma:
+    case ZipMethod::kZstd:
+    case ZipMethod::kXz:
+      return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 bool IsZip(std::span<const std::byte> first) {
@@ -307,6 +321,18 @@ Result<std::vector<ZipMember>> ReadZipDirectory(std::uint64_t object_size, const
                                    FormatCount(members.size()), FormatCount(end.entries)));
   LEAT_RETURN_IF_ERROR(SetEnds(members, directory_at));
   return members;
+}
+
+Status CheckZipMember(const ZipMember& member) {
+  const std::string& name = member.member.name;
+  if (member.encrypted)
+    return Fail(Errc::kUnsupported, fmt::format("the member {} is encrypted", Quoted(name)));
+  // The name is looked at before the method: it is the worse of the two.
+  if (auto path = MemberPath(name); !path) return std::unexpected(path.error());
+  if (member.member.kind == MemberKind::kDirectory || IsKnownMethod(member.method)) return {};
+  return Fail(Errc::kUnsupported,
+              fmt::format("the member {} is compressed by a method that is not known ({})",
+                          Quoted(name), member.method));
 }
 
 Result<std::uint64_t> ZipLocalHeaderSize(std::span<const std::byte> first30) {

@@ -47,6 +47,10 @@ bool IsZip(std::span<const std::byte> first);
 /// volumes.
 Result<std::vector<ZipMember>> ReadZipDirectory(std::uint64_t object_size, const ReadAt& read);
 
+/// What can be said of one before its bytes are there. kUnsupported: encrypted, or of a method that
+/// is none of ZipMethod's. kInvalid: a name that cannot come to lie in a folder.
+Status CheckZipMember(const ZipMember& member);
+
 /// The size of a member's local header from its first 30 bytes (kZipLocalHeader): its bytes begin
 /// behind it. kCorrupt where it is none.
 inline constexpr std::size_t kZipLocalHeader = 30;

@@ -432,6 +432,14 @@ TEST_F(CacheTest, OtherFormatIsSetAsideNotRead) {
       std::ranges::any_of(*names, [](const std::string& n) { return n.starts_with("aside-"); }));
 }
 
+TEST_F(CacheTest, WhatWasKilledWhileItMadeTheCacheLeavesNothing) {
+  ASSERT_TRUE(os::MakeDirs(root_ + "/cache"));
+  ASSERT_TRUE(os::WriteFileAtomic(root_ + "/cache/format.tmp-123", "le"));
+  Open();
+  EXPECT_FALSE(os::Exists(root_ + "/cache/format.tmp-123"));
+  EXPECT_TRUE(os::Exists(root_ + "/cache/format"));
+}
+
 TEST_F(CacheTest, CleanLeavesOnlyWhatIsHeld) {
   auto cache = Open();
   auto held = cache->Hold("held");

@@ -124,8 +124,14 @@ Status Disk::Initialize(bool alone) {
   }
   for (const char* part : {"seg", "files", "leases", "trees"})
     LEAT_RETURN_IF_ERROR(os::MakeDirs(dir_ + "/" + part, 0700));
-  if (!format || *format != kFormat)
+  if (!format || *format != kFormat) {
+    // What a process left that was killed in this very moment.
+    LEAT_ASSIGN_OR_RETURN(const auto names, os::ListDir(dir_));
+    for (const std::string& name : names) {
+      if (name.starts_with("format.tmp-")) ::unlink((dir_ + "/" + name).c_str());
+    }
     LEAT_RETURN_IF_ERROR(os::WriteFileAtomic(format_path, kFormat));
+  }
 
   LEAT_ASSIGN_OR_RETURN(const os::UniqueFd state, os::Open(dir_ + "/state", O_RDWR | O_CREAT));
   struct stat st;

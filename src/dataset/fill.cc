@@ -62,7 +62,8 @@ Status Fill(const FillOptions& options, const std::string& dir, const CallContex
   expand.source = options.source;
   expand.dir = dir;
   expand.limit_bytes = options.limit_bytes;
-  if (!options.limit_name.empty()) expand.limit_name = options.limit_name;
+  expand.limit_name = options.limit_name;
+  expand.room_name = options.room_name;
   expand.budget = options.budget;
   expand.on_progress = [&](std::uint64_t read, std::uint64_t written) {
     Progress(fmt::format("expanding {}: {} of {} read, {} written", options.source,

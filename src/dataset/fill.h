@@ -22,7 +22,8 @@ struct FillOptions {
   cache::Cache* cache = nullptr;   ///< may have some of it; outlives the call
   MemoryBudget* budget = nullptr;  ///< outlives the call
   std::uint64_t limit_bytes = UINT64_MAX;
-  std::string limit_name;  ///< "its volume (size=)"
+  std::string limit_name;                    ///< "its volume (size=)"
+  std::string room_name = "the free space";  ///< what the disk has room for
 };
 
 /// The folder exists; what an earlier attempt has finished in it stays. Files are 0444 (what can be

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <limits.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -83,15 +82,6 @@ Result<std::optional<os::UniqueFd>> Use(const std::string& path) {
       return Fail(Errc::kConflict, path + " is locked by another process");
     std::this_thread::sleep_for(20ms);
   }
-}
-
-std::uint64_t BytesBelow(const std::string& path) {
-  struct stat st;
-  if (::lstat(path.c_str(), &st) != 0) return 0;
-  std::uint64_t bytes = static_cast<std::uint64_t>(st.st_blocks) * 512;
-  if (!S_ISDIR(st.st_mode)) return bytes;
-  for (const std::string& name : NamesIn(path)) bytes += BytesBelow(path + "/" + name);
-  return bytes;
 }
 
 /// Makes a network file system ask its server what is at `path`: names and missing names may be
@@ -400,17 +390,13 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   }
   if (::unlink(names.record().c_str()) != 0) ::rmdir(names.record().c_str());
   used.Reset();
-  struct statvfs vfs;
-  if (request.bytes > 0 && ::statvfs(names.meta.c_str(), &vfs) == 0) {
-    const std::uint64_t here = BytesBelow(part);
-    const std::uint64_t needed = request.bytes - std::min(here, request.bytes);
-    if (vfs.f_bavail * vfs.f_frsize < needed) {
-      return Fail(
-          Errc::kNoSpace,
-          fmt::format("dataset {}: {} more are needed in {}, which has {} (leat dataset clean)",
-                      Printable(request.name), FormatBytes(needed), root_,
-                      FormatBytes(vfs.f_bavail * vfs.f_frsize)));
-    }
+  const std::uint64_t here = os::UsageOf(part).bytes;
+  const std::uint64_t needed = request.bytes - std::min(here, request.bytes);
+  if (const std::uint64_t free = os::FreeBytes(names.meta); free < needed) {
+    return Fail(
+        Errc::kNoSpace,
+        fmt::format("dataset {}: {} more are needed in {}, which has {} (leat dataset clean)",
+                    Printable(request.name), FormatBytes(needed), root_, FormatBytes(free)));
   }
   LEAT_RETURN_IF_ERROR(os::MakeDirs(part, 0755));
   if (Status filled = request.fill(part, ctx); !filled) {
@@ -475,9 +461,9 @@ Result<std::vector<Stored>> Storage::List() const {
     stored.bytes = stored.complete ? stored.record->shape.bytes : 0;
     if (!stored.complete) {
       for (const std::string& name : NamesIn(names.meta)) {
-        if (name.starts_with("part.")) stored.bytes += BytesBelow(names.meta + "/" + name);
+        if (name.starts_with("part.")) stored.bytes += os::UsageOf(names.meta + "/" + name).bytes;
       }
-      if (os::Exists(names.path)) stored.bytes += BytesBelow(names.path);
+      if (os::Exists(names.path)) stored.bytes += os::UsageOf(names.path).bytes;
       if (tree && stored.record) stored.folder = stored.record->name;
     }
     // (A folder that two datasets have the same contents in is there by each name.)

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -94,7 +96,9 @@ Result<dataset::Placed> PlaceShared(const MountSpec& spec, Remote& remote, const
                                     const CallContext& ctx) {
   dataset::PlaceRequest request = RequestFor(spec, remote, &resolved);
   request.fill = [&](const std::string& dir, const CallContext& context) {
-    return dataset::Fill(FillFrom(spec, resolved, tools), dir, context);
+    dataset::FillOptions fill = FillFrom(spec, resolved, tools);
+    fill.room_name = "what is free in " + storage.data_dir();
+    return dataset::Fill(fill, dir, context);
   };
   return storage.Place(request, ctx);
 }
@@ -158,8 +162,10 @@ void CleanVolumes(const std::string& volumes_dir) {
     const auto held = os::OpenLocked(lock, O_RDWR);
     if (!held) continue;
     const std::string folder = lock.substr(0, lock.size() - kLock.size());
-    // (One that is being made has its lock before it has its folder.)
-    if (!os::Exists(folder)) continue;
+    // (One that is being made has its lock before it has its folder, and is locked a moment later.)
+    struct stat st;
+    if (!os::Exists(folder) && ::fstat(held->get(), &st) == 0 && st.st_mtime + 60 > ::time(nullptr))
+      continue;
     if (os::RemoveTree(folder)) ::unlink(lock.c_str());
   }
 }

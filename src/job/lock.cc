@@ -34,6 +34,8 @@ Result<snapshot::LockedSource> LockOf(const MountSpec& spec, Remote& remote,
     out.etag = file.etag.str();
     out.version_id = taken.version_id.empty() ? std::string(file.version_id) : taken.version_id;
     if (out.version_id == kNoVersion) out.version_id.clear();
+    // A generation is both: what the object is, and its name where the bucket keeps old ones.
+    if (spec.source.kind == Source::Kind::kGcs) out.version_id = out.etag;
     if (taken.expected) out.digest = digest::ToText(*taken.expected);
     LEAT_ASSIGN_OR_RETURN(const bool expands, remote.Expands(taken));
     if (expands) {

@@ -140,6 +140,21 @@ Status CheckTogether(const MountSpec& spec) {
   return {};
 }
 
+/// A dataset's place where none is given.
+std::string DatasetTarget(std::string_view name) {
+  return fmt::format("{}/{}", kDefaultTarget, name);
+}
+
+/// Gives a dataset without a name that of its source, if it can be one.
+Status NameDataset(MountSpec& spec) {
+  if (!spec.name.empty()) return {};
+  spec.name = DefaultDatasetName(spec.source);
+  const Status named = dataset::CheckName(spec.name);
+  if (named) return {};
+  return Fail(Errc::kInvalid, fmt::format("{}: {}; give it one (--datasetName, name)",
+                                          spec.source.ForMessages(), named.error().message()));
+}
+
 }  // namespace
 
 Result<Expand> ParseExpand(std::string_view value, std::string_view where) {
@@ -385,8 +400,9 @@ Result<MountSpec> ParseMount(std::string_view text, const config::Environment& e
   }
   LEAT_ASSIGN_OR_RETURN(MountSpec spec, ParseSourceWithOptions(source, env));
   LEAT_RETURN_IF_ERROR(CheckBucket(spec.source));
+  if (spec.placed()) LEAT_RETURN_IF_ERROR(NameDataset(spec));
   if (target.empty()) {
-    spec.target = spec.placed() ? DatasetTarget(spec) : kDefaultTarget;
+    spec.target = spec.placed() ? DatasetTarget(spec.name) : kDefaultTarget;
     return spec;
   }
   LEAT_ASSIGN_OR_RETURN(spec.target, NormalTarget(target));
@@ -439,14 +455,8 @@ Result<MountSpec> DatasetMount(const dataset::Options& options, const config::En
   if (!spec.access_key_id.empty() && spec.source.kind != Source::Kind::kS3)
     return Fail(Errc::kInvalid, where + ": access keys are for s3:// sources");
   LEAT_RETURN_IF_ERROR(CheckTogether(spec));
-  if (spec.name.empty()) {
-    spec.name = DefaultDatasetName(spec.source);
-    if (const Status named = dataset::CheckName(spec.name); !named) {
-      return Fail(Errc::kInvalid, fmt::format("{}: {}; give it one (--datasetName, name)", where,
-                                              named.error().message()));
-    }
-  }
-  spec.target = DatasetTarget(spec);
+  LEAT_RETURN_IF_ERROR(NameDataset(spec));
+  spec.target = DatasetTarget(spec.name);
   return spec;
 }
 
@@ -459,11 +469,6 @@ std::string DefaultDatasetName(const Source& source) {
   if (source.kind == Source::Kind::kHttp)
     return dataset::DefaultName(net::PercentDecode(source.key.substr(0, source.key.find('?'))));
   return dataset::DefaultName(fmt::format("{}/{}", source.bucket, source.key));
-}
-
-std::string DatasetTarget(const MountSpec& spec) {
-  return fmt::format("{}/{}", kDefaultTarget,
-                     spec.name.empty() ? DefaultDatasetName(spec.source) : spec.name);
 }
 
 std::string NormalEtag(std::string_view etag) {

@@ -83,8 +83,6 @@ struct MountSpec {
 /// What a dataset is called that has no name: after the last item of its path, without an archive's
 /// extension.
 std::string DefaultDatasetName(const Source& source);
-/// Its place where none is given: /data/NAME.
-std::string DatasetTarget(const MountSpec& spec);
 /// Without quotes and W/, hexadecimal digits in lower case: so etags are compared.
 std::string NormalEtag(std::string_view etag);
 

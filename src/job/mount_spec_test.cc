@@ -226,6 +226,18 @@ TEST(DatasetMount, WhatMakesNoSenseIsRefusedWithASentence) {
             std::string::npos);
 }
 
+TEST(DatasetMount, ASourceWhoseNameCannotBeAFoldersWantsOne) {
+  for (const char* source : {"s3://b/x/..", "s3://..", "s3://b/none"}) {
+    const auto refused = ParseMount(std::string(source) + ",volume=shared");
+    ASSERT_FALSE(refused) << source;
+    EXPECT_TRUE(refused.error().message().ends_with("give it one (--datasetName, name)"))
+        << refused.error().message();
+    const auto named = ParseMount(std::string(source) + ",volume=shared,name=n");
+    ASSERT_TRUE(named) << named.error().message();
+    EXPECT_EQ(named->target, "/data/n");
+  }
+}
+
 // ---------------------------------------------------------------- sources
 
 TEST(Source, BucketAndKeyAreTakenLiterally) {

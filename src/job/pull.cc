@@ -6,7 +6,6 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -447,11 +446,9 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
     fill.source = url;
     fill.cache = cache.get();
     fill.budget = &budget;
-    struct statvfs disk;
-    // (An archive is read once where nobody asks before what it holds.)
-    if (!fill.expand && ::statvfs(made.c_str(), &disk) == 0)
-      fill.limit_bytes = disk.f_bavail * disk.f_frsize;
-    fill.limit_name = "what is free in " + parent;
+    // (Of an archive its expansion looks.)
+    if (!fill.expand) fill.limit_bytes = os::RoomAt(made);
+    fill.limit_name = fill.room_name = "what is free in " + parent;
     filled = dataset::Fill(fill, made, ctx);
   }
   cache->Shutdown();

@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -178,6 +179,30 @@ Result<std::vector<std::string>> ListDir(const std::string& path) {
   }
   std::ranges::sort(names);
   return names;
+}
+
+Usage UsageOf(const std::string& path) {
+  struct stat st;
+  if (::lstat(path.c_str(), &st) != 0) return {};
+  Usage out = {static_cast<std::uint64_t>(st.st_blocks) * 512, 1};
+  if (!S_ISDIR(st.st_mode)) return out;
+  for (const std::string& name : ListDir(path).value_or(std::vector<std::string>())) {
+    const Usage below = UsageOf(path + "/" + name);
+    out.bytes += below.bytes;
+    out.inodes += below.inodes;
+  }
+  return out;
+}
+
+std::uint64_t FreeBytes(const std::string& path) {
+  struct statvfs vfs;
+  if (::statvfs(path.c_str(), &vfs) != 0 || vfs.f_blocks == 0) return UINT64_MAX;
+  return static_cast<std::uint64_t>(vfs.f_bavail) * vfs.f_frsize;
+}
+
+std::uint64_t RoomAt(const std::string& path) {
+  const std::uint64_t free = FreeBytes(path);
+  return free + std::min(UsageOf(path).bytes, UINT64_MAX - free);
 }
 
 bool Exists(const std::string& path) {

@@ -77,6 +77,15 @@ Status RemoveTree(const std::string& path);
 /// Names in a directory, sorted, without . and ..
 Result<std::vector<std::string>> ListDir(const std::string& path);
 bool Exists(const std::string& path);  ///< lstat succeeds
+/// What a file, or a folder with all that is below it, takes on its disk, as far as it can be seen.
+struct Usage {
+  std::uint64_t bytes = 0, inodes = 0;
+};
+Usage UsageOf(const std::string& path);
+/// What may still be written on the file system of `path`; UINT64_MAX where it does not say.
+std::uint64_t FreeBytes(const std::string& path);
+/// What a tree at `path` may come to take: what it does already, and what is free.
+std::uint64_t RoomAt(const std::string& path);
 /// Against the present working directory.
 std::string Absolute(const std::string& path);
 /// Of this machine since it was started: 36 characters; "?" where that is not to be known.

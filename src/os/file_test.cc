@@ -185,6 +185,20 @@ TEST_F(FileTest, SharedMappingIsSeenByChildren) {
   EXPECT_EQ(memory->data()[6], std::byte{0});
 }
 
+TEST_F(FileTest, WhatATreeTakesAndHasRoomFor) {
+  ASSERT_TRUE(MakeDirs(dir_ + "/a/b"));
+  Write("a/b/f", std::string(100'000, 'x'));
+  ASSERT_EQ(::symlink("/", (dir_ + "/a/l").c_str()), 0);
+  const Usage usage = UsageOf(dir_ + "/a");
+  EXPECT_EQ(usage.inodes, 4U);  // the link is not followed
+  EXPECT_GE(usage.bytes, 100'000U);
+  EXPECT_LT(usage.bytes, 200'000U);
+  EXPECT_EQ(UsageOf(dir_ + "/none").inodes, 0U);
+  EXPECT_GT(FreeBytes(dir_), 0U);
+  EXPECT_GT(RoomAt(dir_), 100'000U);
+  EXPECT_EQ(FreeBytes("/proc"), UINT64_MAX);  // has no blocks to count
+}
+
 TEST_F(FileTest, CleanupRunsUnlessDismissed) {
   int ran = 0;
   {

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -105,9 +104,6 @@ class Copier {
     return {};
   }
 
-  /// Bytes that the tree itself holds (not what is linked).
-  std::uint64_t own_bytes() const { return own_bytes_; }
-
  private:
   /// A large file whose ranges are being fetched side by side. While it is under way its bytes are
   /// followed by the size of a range and one byte a range, 1 when it is there: so a killed copy is
@@ -160,12 +156,10 @@ class Copier {
       total_ += size;
       if (Finished(FilePath(f), size)) {
         done_ += size;
-        own_bytes_ += size;
         continue;
       }
       if (size < cache::kLargeFile) {
         items.push_back({f, 0, size, nullptr});
-        own_bytes_ += size;
         continue;
       }
       auto large = std::make_unique<Large>();
@@ -183,7 +177,6 @@ class Copier {
         }
         ranges.push_back({f, at, length, large.get()});
       }
-      own_bytes_ += size;
       larges_.push_back(std::move(large));
     }
     items.insert(items.begin(), ranges.begin(), ranges.end());
@@ -360,7 +353,7 @@ class Copier {
   const snapshot::Content& content_;
   const snapshot::Snapshot& index_;
   const std::string dir_;
-  std::uint64_t total_ = 0, own_bytes_ = 0;
+  std::uint64_t total_ = 0;
   std::atomic<std::uint64_t> done_{0};
   std::mutex large_mutex_;
   std::vector<std::unique_ptr<Large>> larges_;
@@ -403,22 +396,6 @@ std::string PathOf(const TreeOptions& options) {
                                          index.pin(), options.made.empty() ? "" : "\n",
                                          options.made))
              .Hex();
-}
-
-/// What a tree takes on its disk, its inodes too.
-std::pair<std::uint64_t, std::uint64_t> SizeOf(const std::string& path) {
-  struct stat st;
-  if (::lstat(path.c_str(), &st) != 0) return {};
-  std::pair<std::uint64_t, std::uint64_t> out(static_cast<std::uint64_t>(st.st_blocks) * 512, 1);
-  if (!S_ISDIR(st.st_mode)) return out;
-  if (const auto names = os::ListDir(path)) {
-    for (const std::string& name : *names) {
-      const auto [bytes, inodes] = SizeOf(path + "/" + name);
-      out.first += bytes;
-      out.second += inodes;
-    }
-  }
-  return out;
 }
 
 /// Nothing of it can have been lost with the power.
@@ -539,11 +516,11 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
                       options.source, FormatBytes(index.total_bytes()), FormatCount(inodes), base));
       }
     } else {
-      struct statvfs vfs;
-      if (::statvfs(base.c_str(), &vfs) == 0 && vfs.f_bavail * vfs.f_frsize < bytes) {
-        return Fail(Errc::kNoSpace, fmt::format("{}: mode=copy needs {}, but {} has {}",
-                                                options.source, FormatBytes(bytes), base,
-                                                FormatBytes(vfs.f_bavail * vfs.f_frsize)));
+      const std::uint64_t needed = bytes - std::min(bytes, os::UsageOf(part).bytes);
+      if (const std::uint64_t free = os::FreeBytes(base); free < needed) {
+        return Fail(Errc::kNoSpace,
+                    fmt::format("{}: mode=copy needs {}, but {} has {}", options.source,
+                                FormatBytes(needed), base, FormatBytes(free)));
       }
     }
     LeaseText text{bytes, inodes, os::BootId(), false};
@@ -554,7 +531,7 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
     } else {
       LEAT_RETURN_IF_ERROR(os::MakeDirs(part, 0755));
       LEAT_RETURN_IF_ERROR(options.fill(part, ctx));
-      const auto [took_bytes, took_inodes] = SizeOf(part);
+      const auto [took_bytes, took_inodes] = os::UsageOf(part);
       if (in_cache) {
         options.cache->Unreserve(text.bytes - std::min(text.bytes, took_bytes),
                                  text.inodes - std::min(text.inodes, took_inodes));

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,24 @@
 #include "os/file.h"
 
 namespace leat::engine::local {
+
+namespace {
+
+/// "out/stats.worker-0.json" of "out/stats.json": a file of its own for each. What is no file is
+/// written to by all.
+std::string StatsOf(const std::string& stats, const std::string& replica) {
+  struct stat st;
+  if (stats.empty() || stats == "text" || stats == "json" ||
+      (::stat(stats.c_str(), &st) == 0 && !S_ISREG(st.st_mode))) {
+    return stats;
+  }
+  const std::size_t name = stats.rfind('/') + 1;
+  const std::size_t dot = stats.rfind('.');
+  const std::size_t at = dot == std::string::npos || dot <= name ? stats.size() : dot;
+  return fmt::format("{}.{}{}", stats.substr(0, at), replica, stats.substr(at));
+}
+
+}  // namespace
 
 int RunReplicas(const RunOptions& options,
                 const std::vector<std::pair<std::string, unsigned>>& replicas) {
@@ -38,7 +57,8 @@ int RunReplicas(const RunOptions& options,
       RunOptions one = options;
       const std::string called = fmt::format("{}-{}", name, i);
       one.name = options.name.empty() ? called : fmt::format("{}-{}", options.name, called);
-      if (rank > 0) one.lock_file.clear();  // they all resolve to the same
+      if (rank > 0) one.lock_file.clear();  // one is enough
+      if (one.stats) one.stats = StatsOf(*one.stats, called);
       const std::vector<std::string> variables = {
           fmt::format("LEAT_REPLICA={}", name), fmt::format("LEAT_REPLICA_INDEX={}", i),
           fmt::format("LEAT_RANK={}", rank), fmt::format("LEAT_LOCAL_RANK={}", rank),
