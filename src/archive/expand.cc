@@ -406,7 +406,8 @@ class Expansion {
       if (m.member.kind == MemberKind::kDirectory) continue;
       if (m.method == static_cast<std::uint16_t>(ZipMethod::kStored) &&
           m.compressed != m.member.size)
-        return Fail(Errc::kCorrupt, fmt::format("the zip is damaged: {} has two sizes", Quoted(m.member.name)));
+        return Fail(Errc::kCorrupt,
+                    fmt::format("the zip is damaged: {} has two sizes", Quoted(m.member.name)));
       if (m.member.kind == MemberKind::kFile) bytes += std::min(m.member.size, UINT64_MAX - bytes);
     }
     return tree_->CheckRoom(bytes, members_.size());

@@ -550,8 +550,7 @@ TEST_F(ExpandTest, KeepsTheHolesOfSparseFiles) {
 TEST_F(ExpandTest, SaysOfAZipBeforeAnythingIsWrittenHowMuchItNeeds) {
   MakeZip("add('f', 'x' * 5000000); add('g', 'x' * 3000000)");
   options_.limit_bytes = 7'000'000;
-  EXPECT_EQ(Bad().message(),
-            "s3://b/t.zip: its contents need 8.0 MB, but its limit is 7.0 MB");
+  EXPECT_EQ(Bad().message(), "s3://b/t.zip: its contents need 8.0 MB, but its limit is 7.0 MB");
   EXPECT_TRUE(Empty());
   options_.limit_bytes = UINT64_MAX;
   options_.limit_inodes = 1;
@@ -695,9 +694,10 @@ TEST_F(ExpandTest, AFullDiskIsSaidAndBeforeThatWhatHasNoRoom) {
     return error.message();
   };
   MakeTar("add('small'); add('large', b'x' * 3000000)");
-  EXPECT_EQ(expand_into("size=1m"),
-            "s3://b/t.tar: its contents need 3.0 MB or more (as far as \"large\"), but the free space "
-            "is 1.0 MB");
+  EXPECT_EQ(
+      expand_into("size=1m"),
+      "s3://b/t.tar: its contents need 3.0 MB or more (as far as \"large\"), but the free space "
+      "is 1.0 MB");
   // (The room is looked at once: what others take meanwhile is as what a disk has no inodes for.)
   EXPECT_EQ(expand_into("size=10m,nr_inodes=2"),
             "s3://b/t.tar: the disk is full: \"large\" of 3.0 MB cannot be written");
