@@ -208,6 +208,39 @@ TEST_F(StorageTest, AFillingThatFailsLeavesNothingThatLooksComplete) {
   EXPECT_TRUE(storage.Place(request, {}));
 }
 
+TEST_F(StorageTest, APartIsGoneOnWithUnlessAPowerLossOrOtherContentsAreBetween) {
+  Storage storage(root_, kQuick);
+  PlaceRequest request = Request("d", "one");
+  request.etag = "1";
+  bool found = false;
+  request.fill = [&](const std::string& dir, const CallContext&) -> Status {
+    found = os::Exists(dir + "/brought");
+    Write(dir + "/brought", "before");
+    return Fail(Errc::kUnavailable, "the line is cut");
+  };
+  const auto goes_on = [&] {
+    EXPECT_FALSE(storage.Place(request, {}));
+    return found;
+  };
+  EXPECT_FALSE(goes_on());
+  EXPECT_TRUE(goes_on());
+  // "machine/boot", then whose contents.
+  const std::string path = root_ + "/.leat/d-1/part-of";
+  const std::string text = os::ReadFile(path).value_or("");
+  const std::size_t slash = text.find('/');
+  const std::size_t end = text.find('\n');
+  ASSERT_LT(slash, end);
+  ASSERT_NE(end, text.npos);
+  Write(path, text.substr(0, slash) + "/another-boot" + text.substr(end));
+  EXPECT_FALSE(goes_on());
+  Write(path, "elsewhere/another-boot" + text.substr(end));
+  EXPECT_TRUE(goes_on());
+  Write(path, text.substr(0, end) + "\nother contents");
+  EXPECT_FALSE(goes_on());
+  ::unlink(path.c_str());
+  EXPECT_FALSE(goes_on());
+}
+
 TEST_F(StorageTest, TooLittleRoomIsFoundBeforeAnythingIsFilled) {
   Storage storage(root_, kQuick);
   PlaceRequest request = Request("d", "one");
