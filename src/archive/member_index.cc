@@ -5,7 +5,9 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <memory>
+#include <memory_resource>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -33,6 +35,8 @@ namespace leat::archive {
 namespace {
 
 constexpr std::size_t kFirst = 512;
+/// A tar's header, and a block of contents.
+constexpr std::uint64_t kLeastMember = 1024;
 constexpr std::size_t kMostTarget = 4095;
 /// What the names of an archive's members may take in memory.
 constexpr std::uint64_t kMostNames = 4 * kGiB;
@@ -42,10 +46,15 @@ std::unexpected<Error> FailUnsupported(std::string_view name, std::string_view w
   return Fail(Errc::kUnsupported, fmt::format("the member {} {}; {}", Quoted(name), why, kExpand));
 }
 
-/// What is where, by the rules of Expand.
+/// What is where, by the rules of Expand. Files are added to the snapshot as they come (of the same
+/// name it keeps the last), links when it is known what they lead to.
 class MemberTree {
  public:
-  MemberTree() { nodes_[""].kind = Node::Kind::kDirectory; }
+  /// `members`: about so many are expected.
+  MemberTree(snapshot::Builder& builder, std::uint64_t members) : builder_(builder) {
+    by_path_.reserve(std::min<std::uint64_t>(members, kMostReserved));
+    Insert("", {});
+  }
 
   Status AddDirectory(const Member& member) {
     LEAT_ASSIGN_OR_RETURN(const std::string path, MemberPath(member.name));
@@ -53,18 +62,18 @@ class MemberTree {
   }
   Status AddFile(const Member& member, const Place& place) {
     LEAT_ASSIGN_OR_RETURN(const std::string path, PathOf(member));
-    return Claim(path, {Node::Kind::kFile, place, member.mtime_ns}, member.name);
+    return Claim(path, {Entry::Kind::kFile, place, member.mtime_ns}, member.name);
   }
   Status AddHardLink(const Member& member) {
     LEAT_ASSIGN_OR_RETURN(const std::string path, PathOf(member));
     LEAT_ASSIGN_OR_RETURN(const std::string target, MemberPath(member.link));
-    const auto found = nodes_.find(target);
-    if (found == nodes_.end() || found->second.kind == Node::Kind::kDirectory)
+    const Entry* found = Find(target);
+    if (found == nullptr || found->kind == Entry::Kind::kDirectory)
       return Fail(Errc::kInvalid,
                   fmt::format("the member {} is a link to {}, which is no file before it",
                               Quoted(member.name), Quoted(member.link)));
     if (target == path) return {};
-    return Claim(path, Node(found->second), member.name);
+    return Claim(path, Entry(*found), member.name);
   }
   Status AddSymlink(const Member& member, std::string target) {
     LEAT_ASSIGN_OR_RETURN(const std::string path, PathOf(member));
@@ -73,9 +82,10 @@ class MemberTree {
     if (target.size() > kMostTarget)
       return Refuse(member.name, "has a target that is too long", target);
     if (target.starts_with('/')) return Refuse(member.name, "leads out of the folder", target);
-    Node node{Node::Kind::kSymlink, {}, member.mtime_ns};
-    node.target = std::make_shared<const std::string>(std::move(target));
-    return Claim(path, std::move(node), member.name);
+    return Claim(path,
+                 {Entry::Kind::kSymlink, {}, member.mtime_ns,
+                  std::make_shared<const std::string>(std::move(target))},
+                 member.name);
   }
   Status AddSpecial(const Member& member) {
     LEAT_RETURN_IF_ERROR(PathOf(member));
@@ -83,34 +93,35 @@ class MemberTree {
                 fmt::format("the member {} is a device, a fifo or a socket", Quoted(member.name)));
   }
 
-  /// When all are there.
-  Status AddTo(snapshot::Builder& builder) const {
-    for (const auto* entry : order_) {
-      const Node* file = &entry->second;
-      if (file->kind == Node::Kind::kSymlink) {
-        LEAT_ASSIGN_OR_RETURN(file, FileOf(entry->first, *file->target));
-      }
-      store::ObjectInfo info;
-      info.key = entry->first;
-      info.size = file->place.size;
-      info.version.etag = EtagOf(file->place);
-      if (file->mtime_ns != 0) {
-        using Clock = std::chrono::system_clock;
-        info.modified = Clock::time_point(
-            std::chrono::duration_cast<Clock::duration>(std::chrono::nanoseconds(file->mtime_ns)));
-      }
-      LEAT_RETURN_IF_ERROR(builder.Add(info));
+  /// When all are there: what links lead to.
+  Status AddLinks() {
+    for (const auto& [path, entry] : entries_) {
+      if (entry.kind != Entry::Kind::kSymlink) continue;
+      LEAT_ASSIGN_OR_RETURN(const Entry* file, FileOf(path, *entry.target));
+      LEAT_RETURN_IF_ERROR(AddToSnapshot(path, *file));
     }
     return {};
   }
 
  private:
-  struct Node {
-    enum class Kind : std::uint8_t { kDirectory, kFile, kSymlink } kind = Kind::kDirectory;
+  struct Entry {
+    enum class Kind : std::uint8_t { kDirectory, kFile, kSymlink };
+    Kind kind = Kind::kDirectory;
     Place place = {};  // of a file
     std::int64_t mtime_ns = 0;
     std::shared_ptr<const std::string> target = {};  // of a symlink; shared by links to it
   };
+
+  static constexpr std::uint64_t kMostReserved = 1 << 18;
+
+  Entry* Find(std::string_view path) const {
+    const auto found = by_path_.find(path);
+    return found == by_path_.end() ? nullptr : found->second;
+  }
+  void Insert(std::string_view path, Entry entry) {
+    auto& [key, value] = entries_.emplace_back(path, std::move(entry));
+    by_path_.emplace(key, &value);
+  }
 
   static Result<std::string> PathOf(const Member& member) {
     auto path = MemberPath(member.name);
@@ -126,14 +137,15 @@ class MemberTree {
 
   Status MakeDirectories(std::string_view path, std::string_view member) {
     if (path == last_directory_) return {};
-    const auto [at, added] = nodes_.try_emplace(std::string(path));
-    if (added) {
+    const Entry* there = Find(path);
+    if (there == nullptr) {
       LEAT_RETURN_IF_ERROR(CountName(path));
+      Insert(path, {});
       LEAT_RETURN_IF_ERROR(MakeDirectories(ParentOf(path), member));
-    } else if (at->second.kind == Node::Kind::kSymlink) {
+    } else if (there->kind == Entry::Kind::kSymlink) {
       return Fail(Errc::kInvalid, fmt::format("the member {} would be written through the link {}",
                                               Quoted(member), Quoted(path)));
-    } else if (at->second.kind == Node::Kind::kFile) {
+    } else if (there->kind == Entry::Kind::kFile) {
       return Fail(Errc::kInvalid, fmt::format("the member {} would lie in {}, which is a file",
                                               Quoted(member), Quoted(path)));
     }
@@ -141,24 +153,40 @@ class MemberTree {
     return {};
   }
 
+  Status AddToSnapshot(std::string_view path, const Entry& file) {
+    info_.key = path;
+    info_.size = file.place.size;
+    info_.version.etag = EtagOf(file.place);
+    info_.modified.reset();
+    if (file.mtime_ns != 0) {
+      using Clock = std::chrono::system_clock;
+      info_.modified = Clock::time_point(
+          std::chrono::duration_cast<Clock::duration>(std::chrono::nanoseconds(file.mtime_ns)));
+    }
+    return builder_.Add(info_);
+  }
+
   /// Of something that stood there before, the last wins.
-  Status Claim(const std::string& path, Node node, std::string_view member) {
+  Status Claim(const std::string& path, Entry entry, std::string_view member) {
     LEAT_RETURN_IF_ERROR(MakeDirectories(ParentOf(path), member));
-    const auto [at, added] = nodes_.try_emplace(path);
-    if (added) {
-      LEAT_RETURN_IF_ERROR(CountName(path));
-      order_.push_back(&*at);
-    } else if (at->second.kind == Node::Kind::kDirectory) {
+    LEAT_RETURN_IF_ERROR(CountName(path));
+    if (entry.kind == Entry::Kind::kFile) LEAT_RETURN_IF_ERROR(AddToSnapshot(path, entry));
+    Entry* there = Find(path);
+    if (there == nullptr) {
+      Insert(path, std::move(entry));
+      return {};
+    }
+    if (there->kind == Entry::Kind::kDirectory) {
       return Fail(Errc::kInvalid,
                   fmt::format("the member {} stands where a folder is", Quoted(member)));
     }
-    at->second = std::move(node);
+    *there = std::move(entry);
     return {};
   }
 
   Status CountName(std::string_view path) {
-    constexpr std::uint64_t kNodeBytes = 192;
-    names_bytes_ += kNodeBytes + path.size();
+    constexpr std::uint64_t kEntryBytes = 192;
+    names_bytes_ += kEntryBytes + path.size();
     if (names_bytes_ <= kMostNames) return {};
     return Fail(Errc::kUnsupported,
                 fmt::format("the names of its members need more than {}", FormatBytes(kMostNames)));
@@ -166,7 +194,7 @@ class MemberTree {
 
   /// Where the link at `path` leads, as the kernel would follow it, but that what is not there is
   /// taken for a folder.
-  Result<const Node*> FileOf(const std::string& path, const std::string& target) const {
+  Result<const Entry*> FileOf(std::string_view path, const std::string& target) const {
     constexpr int kMostLinks = 40;
     std::string at(ParentOf(path));
     std::vector<std::string_view> ahead;  // the last first
@@ -180,7 +208,6 @@ class MemberTree {
       std::reverse(ahead.begin() + before, ahead.end());
     };
     follow(target);
-    const Node* node = nullptr;
     for (int links = 1; !ahead.empty();) {
       const std::string_view part = ahead.back();
       ahead.pop_back();
@@ -193,24 +220,27 @@ class MemberTree {
       const std::size_t before = at.size();
       if (!at.empty()) at += '/';
       at += part;
-      const auto found = nodes_.find(at);
-      node = found == nodes_.end() ? nullptr : &found->second;
-      if (node == nullptr || node->kind != Node::Kind::kSymlink) continue;
+      const Entry* entry = Find(at);
+      if (entry == nullptr || entry->kind != Entry::Kind::kSymlink) continue;
       if (++links > kMostLinks)
         return FailUnsupported(path, "is a link that leads through more than 40 others");
       at.resize(before);
-      follow(*node->target);
+      follow(*entry->target);
     }
-    const auto found = nodes_.find(at);
-    if (found == nodes_.end())
+    const Entry* found = Find(at);
+    if (found == nullptr)
       return FailUnsupported(path, "is a link to " + Quoted(target) + ", which is not there");
-    if (found->second.kind != Node::Kind::kFile)
+    if (found->kind != Entry::Kind::kFile)
       return FailUnsupported(path, "is a link to " + Quoted(target) + ", which is a folder");
-    return &found->second;
+    return found;
   }
 
-  std::unordered_map<std::string, Node> nodes_;                   // the root is ""
-  std::vector<const std::pair<const std::string, Node>*> order_;  // but for folders
+  snapshot::Builder& builder_;
+  store::ObjectInfo info_;  // what has allocated is used again
+  // Nothing is removed, and all of it goes at once.
+  std::pmr::monotonic_buffer_resource memory_{kMiB};
+  std::pmr::deque<std::pair<std::pmr::string, Entry>> entries_{&memory_};  // the root first
+  std::pmr::unordered_map<std::string_view, Entry*> by_path_{&memory_};
   std::string last_directory_;
   std::uint64_t names_bytes_ = 0;
 };
@@ -220,7 +250,7 @@ class TarToIndex final : public TarVisitor {
   explicit TarToIndex(MemberTree& tree) : tree_(tree) {}
 
   Status OnMember(const Member& member) override {
-    member_ = member;
+    member_ = &member;
     crc_ = 0;
     if (member.sparse) return FailUnsupported(member.name, "is sparse");
     return {};
@@ -230,35 +260,39 @@ class TarToIndex final : public TarVisitor {
     return {};
   }
   Status OnMemberEnd() override {
-    switch (member_.kind) {
+    switch (member_->kind) {
       case MemberKind::kDirectory:
-        return tree_.AddDirectory(member_);
+        return tree_.AddDirectory(*member_);
       case MemberKind::kSymlink:
-        return tree_.AddSymlink(member_, member_.link);
+        return tree_.AddSymlink(*member_, member_->link);
       case MemberKind::kHardLink:
-        return tree_.AddHardLink(member_);
+        return tree_.AddHardLink(*member_);
       case MemberKind::kSpecial:
-        return tree_.AddSpecial(member_);
+        return tree_.AddSpecial(*member_);
       case MemberKind::kFile:
         break;
     }
-    return tree_.AddFile(member_, {Place::Kind::kTar, member_.offset, member_.stored,
-                                   member_.stored, member_.stored, crc_});
+    return tree_.AddFile(*member_, {Place::Kind::kTar, member_->offset, member_->stored,
+                                   member_->stored, member_->stored, crc_});
   }
 
  private:
   MemberTree& tree_;
-  Member member_;
+  const Member* member_ = nullptr;
   std::uint32_t crc_ = 0;
 };
 
 class Indexing {
  public:
   Indexing(store::ObjectStore& store, const store::ObjectInfo& archive, const CallContext& ctx,
-           const std::function<void(std::uint64_t)>& on_progress)
-      : store_(store), archive_(archive), ctx_(ctx), on_progress_(on_progress) {}
+           const std::function<void(std::uint64_t)>& on_progress, snapshot::Builder& builder)
+      : store_(store),
+        archive_(archive),
+        ctx_(ctx),
+        on_progress_(on_progress),
+        tree_(builder, archive.size / kLeastMember) {}
 
-  Status Run(snapshot::Builder& builder) {
+  Status Run() {
     if (archive_.size == 0) return Fail(Errc::kCorrupt, "is no archive: it is empty");
     if (!store_.capabilities().ranges)
       return Fail(Errc::kUnsupported, fmt::format("no parts of it can be read; {}", kExpand));
@@ -279,7 +313,7 @@ class Indexing {
       if (!zip && zip.error().code() == Errc::kCorrupt && !is_zip_) return FailNoArchive(first);
       if (!zip) return zip;
     }
-    return tree_.AddTo(builder);
+    return tree_.AddLinks();
   }
 
  private:
@@ -308,8 +342,8 @@ class Indexing {
   }
 
   Status IndexTar() {
-    // Four requests under way, and two buffers that are read.
-    constexpr std::size_t kRequest = 8 * kMiB, kBuffers = 6;
+    // Eight requests under way, and two buffers that are read: together they fit a processor's cache.
+    constexpr std::size_t kRequest = kMiB, kBuffers = 10;
     Failure failure(ctx_);
     const std::vector<OrderedReader::Range> whole{{0, archive_.size}};
     OrderedReader reader(store_, archive_, whole, kRequest, kBuffers, failure);
@@ -458,7 +492,7 @@ Status IndexMembers(store::ObjectStore& archive_store, const store::ObjectInfo& 
                     const std::string& source, const CallContext& ctx,
                     const std::function<void(std::uint64_t bytes)>& on_progress,
                     snapshot::Builder& builder) {
-  Status done = Indexing(archive_store, archive, ctx, on_progress).Run(builder);
+  Status done = Indexing(archive_store, archive, ctx, on_progress, builder).Run();
   // Stores name the object themselves.
   if (!done && !done.error().message().starts_with(source)) return Fail(std::move(done), source);
   return done;

@@ -1,5 +1,6 @@
 #include "archive/member_place.h"
 
+#include <fmt/compile.h>
 #include <fmt/format.h>
 
 #include <charconv>
@@ -59,10 +60,10 @@ bool Parse(std::string_view text, Place& place) {
 
 std::string EtagOf(const Place& place) {
   if (place.kind == Place::Kind::kTar)
-    return fmt::format("tar:{}+{}:{:08x}", place.begin, place.size, place.crc);
+    return fmt::format(FMT_COMPILE("tar:{}+{}:{:08x}"), place.begin, place.size, place.crc);
   const ZipMethod method =
       place.kind == Place::Kind::kZipStored ? ZipMethod::kStored : ZipMethod::kDeflate;
-  return fmt::format("zip:{}+{}:{}:{}:{}:{:08x}", place.begin, place.region,
+  return fmt::format(FMT_COMPILE("zip:{}+{}:{}:{}:{}:{:08x}"), place.begin, place.region,
                      static_cast<unsigned>(method), place.compressed, place.size, place.crc);
 }
 

@@ -349,8 +349,7 @@ struct TarParser::State {
   }
 
   void ForgetLocal() {
-    has_local = false;
-    local = {};
+    if (std::exchange(has_local, false)) local = {};
   }
 
   Status EndMeta() {
@@ -392,13 +391,17 @@ struct TarParser::State {
 
   Status BeginMember(std::string_view header, char type, std::uint64_t header_size) {
     const Overrides& said = has_local ? local : global;
-    member = Member();
-    member.name = UntilNul(At(header, kName));
+    // (What its strings have allocated is used again: there may be millions of members.)
+    member.name.clear();
     const std::string_view prefix = UntilNul(At(header, kPrefix));
     // GNU's magic goes on with two blanks, and has other things there.
     if (At(header, kMagic) == std::string_view("ustar\0", 6) && !prefix.empty())
-      member.name = fmt::format("{}/{}", prefix, member.name);
+      member.name.append(prefix).append("/");
+    member.name += UntilNul(At(header, kName));
     member.link = UntilNul(At(header, kLink));
+    member.size = member.stored = 0;
+    member.sparse = false;
+    member.extents.clear();
     if (said.path) member.name = *said.path;
     if (said.sparse_name) member.name = *said.sparse_name;
     if (said.link) member.link = *said.link;

@@ -17,6 +17,7 @@ namespace leat::archive {
 class TarVisitor {
  public:
   virtual ~TarVisitor() = default;
+  /// `member` stays what it is until OnMemberEnd returns.
   virtual Status OnMember(const Member& member) = 0;
   /// The member's stored bytes, in pieces; not called for a member without any.
   virtual Status OnData(std::span<const std::byte> bytes) = 0;

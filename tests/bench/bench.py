@@ -679,7 +679,7 @@ def locked(b):
 def members(b):
     """The first file of an archive of very many, attached in place, beside expanding it all; then attached again."""
     lab, details, count = b.lab, {}, b.keys // 2
-    with lab.nginx() as (origin, root), lab.disk(8) as disk:
+    with lab.nginx() as (origin, root), lab.disk(24) as disk:
         tree = disk / "tree" / "images"
         for i in range(count):
             path = tree / f"{i // 1000:03}" / f"f{i:06}"
