@@ -83,7 +83,9 @@ class MemberTree {
       return Refuse(member.name, "has a target that is too long", target);
     if (target.starts_with('/')) return Refuse(member.name, "leads out of the folder", target);
     return Claim(path,
-                 {Entry::Kind::kSymlink, {}, member.mtime_ns,
+                 {Entry::Kind::kSymlink,
+                  {},
+                  member.mtime_ns,
                   std::make_shared<const std::string>(std::move(target))},
                  member.name);
   }
@@ -273,7 +275,7 @@ class TarToIndex final : public TarVisitor {
         break;
     }
     return tree_.AddFile(*member_, {Place::Kind::kTar, member_->offset, member_->stored,
-                                   member_->stored, member_->stored, crc_});
+                                    member_->stored, member_->stored, crc_});
   }
 
  private:
@@ -342,7 +344,8 @@ class Indexing {
   }
 
   Status IndexTar() {
-    // Eight requests under way, and two buffers that are read: together they fit a processor's cache.
+    // Eight requests under way, and two buffers that are read: together they fit a processor's
+    // cache.
     constexpr std::size_t kRequest = kMiB, kBuffers = 10;
     Failure failure(ctx_);
     const std::vector<OrderedReader::Range> whole{{0, archive_.size}};
