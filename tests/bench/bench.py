@@ -574,6 +574,9 @@ def fresh_on(disk, numbers, name):
     return path
 
 
+WITHOUT_STORE = {"archives", "members"}  # a store that nobody asks has its own work all the same
+
+
 @case("archives")
 def archives(b):
     """leat dataset pull of an archive beside what people type, each round in fresh folders of a fresh disk."""
@@ -785,7 +788,8 @@ def main():
         for program in (lab.reader, lab.fault_proxy):
             if not program.exists():
                 sys.exit(f"scripts/bench: {program} is not built (scripts/build)")
-        lab.start_server()
+        if not WITHOUT_STORE.issuperset(args.cases or CASES):
+            lab.start_server()
         for name in args.cases or CASES:
             print(f"bench: {name}", file=sys.stderr, flush=True)
             try:

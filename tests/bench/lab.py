@@ -91,6 +91,7 @@ class Lab:
         self.folder, self.leat, self.reader, self.fault_proxy, self.keep = folder, leat, reader, fault_proxy, keep
         self.server = folder / "server"
         self.work = folder / "work"
+        self.endpoint = None  # until the server is started
         self.running = []
         self.proxies = {}
         self.numbers = itertools.count()
@@ -240,11 +241,11 @@ class Lab:
     def env(self, endpoint=None, home=None):
         endpoint = endpoint or self.endpoint
         env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LEAT_", "RCLONE_")) and "proxy" not in k.lower()}
-        env.update(
-            HOME=str(self.work), AWS_ACCESS_KEY_ID=self.access_key, AWS_SECRET_ACCESS_KEY=self.secret_key,
-            AWS_REGION="us-east-1", AWS_ENDPOINT_URL=endpoint, AWS_EC2_METADATA_DISABLED="true",
-            RCLONE_CONFIG=str(self.work / "rclone.conf"), RCLONE_S3_PROVIDER="Ceph", RCLONE_S3_ENV_AUTH="true",
-            RCLONE_S3_ENDPOINT=endpoint, RCLONE_LOG_LEVEL="ERROR")
+        env.update(HOME=str(self.work), AWS_EC2_METADATA_DISABLED="true", RCLONE_CONFIG=str(self.work / "rclone.conf"), RCLONE_LOG_LEVEL="ERROR")
+        if endpoint:
+            env.update(
+                AWS_ACCESS_KEY_ID=self.access_key, AWS_SECRET_ACCESS_KEY=self.secret_key, AWS_REGION="us-east-1", AWS_ENDPOINT_URL=endpoint,
+                RCLONE_S3_PROVIDER="Ceph", RCLONE_S3_ENV_AUTH="true", RCLONE_S3_ENDPOINT=endpoint)
         if home:
             env["LEAT_HOME"] = str(home)
         return env
