@@ -344,9 +344,8 @@ class Indexing {
   }
 
   Status IndexTar() {
-    // Eight requests under way, and two buffers that are read: together they fit a processor's
-    // cache.
-    constexpr std::size_t kRequest = kMiB, kBuffers = 10;
+    // Eight requests under way, and two buffers that are read.
+    constexpr std::size_t kRequest = 2 * kMiB, kBuffers = 10;
     Failure failure(ctx_);
     const std::vector<OrderedReader::Range> whole{{0, archive_.size}};
     OrderedReader reader(store_, archive_, whole, kRequest, kBuffers, failure);

@@ -117,7 +117,8 @@ Result<Ephemeral> PlaceDynamic(const MountSpec& spec, const Resolved& resolved,
     const std::string base = fmt::format("{}/{:08x}{:08x}", volumes_dir, random(), random());
     // The lock first: who cleans up sees folders without one as left behind.
     LEAT_ASSIGN_OR_RETURN(out.kept, os::Open(base + ".lock", O_RDWR | O_CREAT | O_EXCL));
-    LEAT_RETURN_IF_ERROR(os::Flock(out.kept.get(), true, false));
+    // (Who cleans up has it for a moment.)
+    LEAT_RETURN_IF_ERROR(os::Flock(out.kept.get(), true, true));
     dir = base;
     out.path = base;
     LEAT_RETURN_IF_ERROR(os::MakeDirs(dir, 0755));
