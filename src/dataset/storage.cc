@@ -390,9 +390,10 @@ Status Storage::FillAndPublish(const Names& names, const PlaceRequest& request, 
   }
   if (::unlink(names.record().c_str()) != 0) ::rmdir(names.record().c_str());
   used.Reset();
-  const std::uint64_t here = os::UsageOf(part).bytes;
-  const std::uint64_t needed = request.bytes - std::min(here, request.bytes);
-  if (const std::uint64_t free = os::FreeBytes(names.meta); free < needed) {
+  // (Of an archive its expansion looks.)
+  const std::uint64_t free = os::FreeBytes(names.meta);
+  const std::uint64_t here = request.bytes > free ? os::UsageOf(part).bytes : 0;
+  if (const std::uint64_t needed = request.bytes - std::min(here, request.bytes); needed > free) {
     return Fail(
         Errc::kNoSpace,
         fmt::format("dataset {}: {} more are needed in {}, which has {} (leat dataset clean)",

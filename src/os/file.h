@@ -84,7 +84,7 @@ struct Usage {
 Usage UsageOf(const std::string& path);
 /// What may still be written on the file system of `path`; UINT64_MAX where it does not say.
 std::uint64_t FreeBytes(const std::string& path);
-/// What a tree at `path` may come to take: what it does already, and what is free.
+/// What a folder may come to take: what it does already, and what is free.
 std::uint64_t RoomAt(const std::string& path);
 /// Against the present working directory.
 std::string Absolute(const std::string& path);

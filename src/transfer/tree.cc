@@ -516,11 +516,11 @@ Result<Tree> PublishTree(const TreeOptions& options, const CallContext& ctx) {
                       options.source, FormatBytes(index.total_bytes()), FormatCount(inodes), base));
       }
     } else {
-      const std::uint64_t needed = bytes - std::min(bytes, os::UsageOf(part).bytes);
-      if (const std::uint64_t free = os::FreeBytes(base); free < needed) {
+      const std::uint64_t free = os::FreeBytes(base);
+      if (bytes > free && bytes - free > os::UsageOf(part).bytes) {
         return Fail(Errc::kNoSpace,
                     fmt::format("{}: mode=copy needs {}, but {} has {}", options.source,
-                                FormatBytes(needed), base, FormatBytes(free)));
+                                FormatBytes(bytes), base, FormatBytes(free)));
       }
     }
     LeaseText text{bytes, inodes, os::BootId(), false};
