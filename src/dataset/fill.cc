@@ -46,7 +46,12 @@ void ExpandInto(transfer::TreeOptions& options, MemoryBudget& budget) {
 Status Fill(const FillOptions& options, const std::string& dir, const CallContext& ctx) {
   const snapshot::Snapshot& index = *options.content->index;
   if (!options.expand) {
-    LEAT_RETURN_IF_ERROR(CheckRoom(options));
+    FillOptions within = options;
+    if (const std::uint64_t room = os::RoomAt(dir); room < within.limit_bytes) {
+      within.limit_bytes = room;
+      within.limit_name = options.room_name;
+    }
+    LEAT_RETURN_IF_ERROR(CheckRoom(within));
     transfer::TreeOptions tree;
     tree.content = options.content;
     tree.cache = options.cache;

@@ -446,9 +446,7 @@ Result<Pulled> PullDataset(const MountSpec& spec, const std::string& path, Toolb
     fill.source = url;
     fill.cache = cache.get();
     fill.budget = &budget;
-    // (Of an archive its expansion looks.)
-    if (!fill.expand) fill.limit_bytes = os::RoomAt(made);
-    fill.limit_name = fill.room_name = "what is free in " + parent;
+    fill.room_name = "what is free in " + parent;
     filled = dataset::Fill(fill, made, ctx);
   }
   cache->Shutdown();
